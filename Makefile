@@ -1,0 +1,83 @@
+# The commands of the project. People and CI call the same ones; `make help` lists them.
+#
+# PYTHON is the interpreter to build for. What is installed for it (the test tools, never hayase itself) lives in
+# .envs/<version>, made on demand, so that several interpreters can be worked on side by side.
+
+PYTHON  ?= python3
+PROFILE ?= dev
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+ENV     := .envs/$(VERSION)
+PY      := $(ENV)/bin/python
+RUN     := PYTHONPATH=python $(PY)
+
+# Without it, building outside maturin would link the extension to libpython, which many interpreters do not have.
+export PYO3_BUILD_EXTENSION_MODULE = 1
+
+.DEFAULT_GOAL := help
+.PHONY: help develop build test test-rust test-python cpython test-all bench lint fmt docs clean interpreter
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  variables:      PYTHON=python3.x (default: python3)  PROFILE=dev|release|bench-fast  k=… (pytest -k)"
+
+interpreter:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "hayase needs CPython 3.11 or newer; say which: make PYTHON=/path/to/python3.13 …" >&2; exit 1; }
+
+develop: interpreter ## build the extension into python/hayase, quickly (use with PYTHONPATH=python)
+	PYO3_PYTHON="$$($(PYTHON) -c 'import sys; print(sys.executable)')" cargo build --locked --package hayase --profile $(PROFILE)
+	@suffix=$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))'); \
+	 folder=$$(test $(PROFILE) = dev && echo debug || echo $(PROFILE)); \
+	 target=$${CARGO_TARGET_DIR:-target}/$$folder/lib_core.so; \
+	 cp "$$target" "python/hayase/.new$$suffix" && mv "python/hayase/.new$$suffix" "python/hayase/_core$$suffix" && \
+	 echo "python/hayase/_core$$suffix"
+
+build: interpreter $(ENV)/build.stamp ## an optimised wheel, in dist/
+	$(ENV)/bin/maturin build --release --locked --out dist --interpreter "$$($(PYTHON) -c 'import sys; print(sys.executable)')"
+
+test: test-rust test-python ## all tests of the project: cargo's, then pytest's
+
+test-rust: ## the tests of the Rust crates that need no Python
+	cargo test --locked --workspace --exclude hayase
+
+test-python: develop $(ENV)/test.stamp ## pytest on a development build; k=name for a part
+	$(RUN) -m pytest $(if $(k),-k "$(k)") $(PYTEST_ARGS)
+
+cpython: develop $(ENV)/test.stamp ## the interpreter's own test_asyncio, with hayase's loop, futures and tasks
+	$(RUN) -m tests.cpython $(ARGS)
+
+test-all: ## everything, on every supported Python; sets the missing interpreters up (Debian, root)
+	.ci/test-all
+
+bench: $(ENV)/bench.stamp ## compare with asyncio, uvloop and others; ARGS="case …"
+	$(MAKE) develop PROFILE=release
+	$(RUN) -m benchmarks $(ARGS)
+
+lint: develop $(ENV)/lint.stamp $(ENV)/test.stamp ## rustfmt, clippy, ruff, mypy --strict, stubtest
+	cargo fmt --all --check
+	PYO3_PYTHON="$$($(PYTHON) -c 'import sys; print(sys.executable)')" cargo clippy --locked --workspace --all-targets -- -D warnings
+	$(ENV)/bin/ruff check .
+	$(ENV)/bin/ruff format --check .
+	$(ENV)/bin/mypy
+	PYTHONPATH=python MYPYPATH=python $(PY) -m mypy.stubtest hayase._core --mypy-config-file pyproject.toml
+
+fmt: $(ENV)/lint.stamp ## format Rust and Python
+	cargo fmt --all
+	$(ENV)/bin/ruff check --fix-only .
+	$(ENV)/bin/ruff format .
+
+docs: ## the pages of the Rust crates, in target/doc
+	PYO3_PYTHON="$$($(PYTHON) -c 'import sys; print(sys.executable)')" RUSTDOCFLAGS="-D warnings" \
+	  cargo doc --locked --workspace --no-deps --document-private-items
+
+clean: ## remove what was built and installed
+	rm -rf target dist .envs python/hayase/*.so
+
+# One stamp for each dependency group; a change of pyproject.toml installs it again.
+$(PY): | interpreter
+	$(PYTHON) -m venv $(ENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1" # the first that knows --group
+
+$(ENV)/%.stamp: pyproject.toml | $(PY)
+	$(PY) -m pip install --quiet --disable-pip-version-check --group $*
+	@touch $@
