@@ -1,1 +1,23 @@
-pub fn stub(){}
+//! What an event loop needs of the operating system, and nothing of Python.
+//!
+//! * [`Driver`] — readiness of file descriptors, the clock, sleeping and being woken, and the system calls on sockets.
+//!   Two backends: epoll, and a simulation in memory with virtual time and faults. `backend/mod.rs` holds their contract.
+//! * [`TimerQueue`] — what is due when.
+//! * [`Waker`] — the only part that other threads and signal handlers touch.
+//! * [`WriteQueue`], [`FlowControl`] — bytes on their way out.
+//!
+//! The arrows point one way: `driver → backend → sys`. Every unsafe line is in `sys`.
+
+mod backend;
+mod buffers;
+mod driver;
+mod sys;
+mod time;
+mod timers;
+mod waker;
+
+pub use buffers::{FlowChange, FlowControl, IO_SLICES_MAX, IoSlices, LimitsError, WriteQueue};
+pub use driver::{Driver, Event, Events, Interest, Token};
+pub use time::Time;
+pub use timers::{TimerKey, TimerQueue};
+pub use waker::Waker;

@@ -1,0 +1,349 @@
+//! The driver: what an event loop asks of the operating system, through one of two backends.
+//!
+//! It never calls back, and it never sees Python. What callers may rely on is written in `backend/mod.rs`. Everything takes `&self`
+//! and may be called from any thread, but one thread at a time waits. Nothing here allocates per call.
+
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::ops::BitOr;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::backend::epoll::Epoll;
+use crate::sys::epoll::RawEvent;
+use crate::sys::event_fd::EventFd;
+use crate::sys::fork::ProcessMark;
+use crate::sys::socket;
+use crate::time::Time;
+use crate::waker::{Alarm, Waker};
+
+/// Tells the caller which of its registrations an event belongs to. Opaque to the driver; all 64 bits are the caller's.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Token(pub u64);
+
+/// The directions in which a descriptor is watched.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Interest(u8);
+
+impl Interest {
+    pub const NONE: Interest = Interest(0);
+    pub const READABLE: Interest = Interest(1);
+    pub const WRITABLE: Interest = Interest(2);
+    pub const BOTH: Interest = Interest(3);
+
+    #[inline]
+    pub const fn contains(self, other: Interest) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    #[inline]
+    pub const fn union(self, other: Interest) -> Interest {
+        Interest(self.0 | other.0)
+    }
+
+    #[inline]
+    pub const fn without(self, other: Interest) -> Interest {
+        Interest(self.0 & !other.0)
+    }
+
+    #[inline]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+impl BitOr for Interest {
+    type Output = Interest;
+
+    fn bitor(self, other: Interest) -> Interest {
+        self.union(other)
+    }
+}
+
+impl fmt::Debug for Interest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match *self {
+            Interest::NONE => "NONE",
+            Interest::READABLE => "READABLE",
+            Interest::WRITABLE => "WRITABLE",
+            _ => "BOTH",
+        })
+    }
+}
+
+/// A watched descriptor is ready, in at least one direction that was asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Event {
+    pub token: Token,
+    pub readable: bool,
+    pub writable: bool,
+}
+
+/// What one wait found. Made once and reused: it allocates nothing afterwards.
+pub struct Events {
+    pub(crate) list: Vec<Event>,
+    /// Where the kernel writes; empty between waits.
+    pub(crate) raw: Vec<RawEvent>,
+    woken: bool,
+}
+
+impl Events {
+    /// At most `capacity` events (at least one) are taken from the kernel at a time.
+    pub fn with_capacity(capacity: usize) -> Events {
+        let capacity = capacity.max(1);
+        Events {
+            list: Vec::with_capacity(capacity),
+            raw: Vec::with_capacity(capacity),
+            woken: false,
+        }
+    }
+
+    #[inline]
+    pub fn iter(&self) -> std::slice::Iter<'_, Event> {
+        self.list.iter()
+    }
+
+    #[inline]
+    pub fn get(&self, index: usize) -> Option<Event> {
+        self.list.get(index).copied()
+    }
+
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// Whether somebody called [`Waker::wake`] since this was last reported. What was put into an inbox before that call is visible now.
+    #[inline]
+    pub fn woken(&self) -> bool {
+        self.woken
+    }
+
+    pub fn clear(&mut self) {
+        self.list.clear();
+        self.raw.clear();
+        self.woken = false;
+    }
+}
+
+impl<'a> IntoIterator for &'a Events {
+    type Item = &'a Event;
+    type IntoIter = std::slice::Iter<'a, Event>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Events")
+            .field("list", &self.list)
+            .field("woken", &self.woken)
+            .finish()
+    }
+}
+
+pub struct Driver {
+    backend: Backend,
+    waker: Waker,
+    process: ProcessMark,
+}
+
+enum Backend {
+    Epoll(Epoll),
+}
+
+impl Driver {
+    /// A driver on the kernel's epoll.
+    pub fn epoll() -> io::Result<Driver> {
+        let process = ProcessMark::here();
+        let event_fd = EventFd::new()?;
+        let epoll = Epoll::new(&event_fd)?;
+        Ok(Driver {
+            backend: Backend::Epoll(epoll),
+            waker: Waker::new(Alarm::EventFd(event_fd), process),
+            process,
+        })
+    }
+
+    /// The backend's name, for `repr` and error messages.
+    pub fn backend_name(&self) -> &'static str {
+        match &self.backend {
+            Backend::Epoll(_) => "epoll",
+        }
+    }
+
+    /// True in the child of a `fork` if the parent made this driver.
+    #[inline]
+    pub fn is_foreign_process(&self) -> bool {
+        self.process.is_foreign()
+    }
+
+    #[inline]
+    pub fn now(&self) -> Time {
+        match &self.backend {
+            Backend::Epoll(_) => monotonic(),
+        }
+    }
+
+    /// Starts watching `fd`. If the number is registered already, this registration replaces the old one.
+    pub fn watch(&self, fd: RawFd, interest: Interest, token: Token) -> io::Result<()> {
+        self.process.refuse_foreign()?;
+        match &self.backend {
+            Backend::Epoll(epoll) => epoll.watch(fd, interest, token),
+        }
+    }
+
+    /// Changes what `fd` is watched for. If it is not registered, it is now.
+    pub fn rewatch(&self, fd: RawFd, interest: Interest, token: Token) -> io::Result<()> {
+        self.process.refuse_foreign()?;
+        match &self.backend {
+            Backend::Epoll(epoll) => epoll.rewatch(fd, interest, token),
+        }
+    }
+
+    /// Stops watching `fd`, before it is closed. Not being registered is no error.
+    pub fn unwatch(&self, fd: RawFd) -> io::Result<()> {
+        if self.process.is_foreign() {
+            return Ok(());
+        }
+        match &self.backend {
+            Backend::Epoll(epoll) => epoll.unwatch(fd),
+        }
+    }
+
+    /// Waits until something is ready, somebody called [`Waker::wake`], the timeout is over (`None`: never), or a signal handler ran
+    /// (`ErrorKind::Interrupted`). Read the inbox *after* this returned: see `waker.rs`.
+    pub fn wait(&self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
+        events.clear();
+        self.process.refuse_foreign()?;
+        if timeout == Some(Duration::ZERO) {
+            // Nobody has to interrupt what does not block.
+            self.wait_backend(events, timeout)?;
+            events.woken = self.waker.take();
+            return Ok(());
+        }
+        let Ok(pending) = self.waker.fall_asleep() else {
+            return Err(io::Error::new(
+                io::ErrorKind::ResourceBusy,
+                "another thread waits on this driver",
+            ));
+        };
+        let timeout = if pending.0 {
+            Some(Duration::ZERO)
+        } else {
+            timeout
+        };
+        match self.wait_backend(events, timeout) {
+            Ok(()) => {
+                events.woken = self.waker.get_up();
+                Ok(())
+            }
+            Err(error) => {
+                self.waker.get_up_unreported();
+                Err(error)
+            }
+        }
+    }
+
+    fn wait_backend(&self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
+        match &self.backend {
+            Backend::Epoll(epoll) => epoll.wait(events, timeout),
+        }
+    }
+
+    /// Ends this driver's sleep from another thread or a signal handler.
+    pub fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    /// What [`Events::woken`] says, for a turn that does not wait because it has work: true once for any number of wake-ups. Costs one load
+    /// when there was none. Read the inbox after it.
+    #[inline]
+    pub fn take_wake(&self) -> bool {
+        self.waker.take()
+    }
+
+    #[inline]
+    pub fn recv(&self, fd: RawFd, buf: &mut [u8]) -> io::Result<usize> {
+        match &self.backend {
+            Backend::Epoll(_) => socket::recv(fd, buf),
+        }
+    }
+
+    /// Receives into memory that nobody has written yet; the first `n` bytes are initialised when `Ok(n)` returns.
+    #[inline]
+    pub fn recv_uninit(&self, fd: RawFd, buf: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
+        match &self.backend {
+            Backend::Epoll(_) => socket::recv_uninit(fd, buf),
+        }
+    }
+
+    #[inline]
+    pub fn send(&self, fd: RawFd, buf: &[u8]) -> io::Result<usize> {
+        match &self.backend {
+            Backend::Epoll(_) => socket::send(fd, buf),
+        }
+    }
+
+    /// Gather-writes; at most [`IO_SLICES_MAX`](crate::IO_SLICES_MAX) slices are certain to be accepted.
+    #[inline]
+    pub fn send_vectored(&self, fd: RawFd, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        match &self.backend {
+            Backend::Epoll(_) => socket::send_vectored(fd, bufs),
+        }
+    }
+
+    /// Takes a connection from the backlog; it is non-blocking and close-on-exec.
+    pub fn accept(&self, fd: RawFd) -> io::Result<OwnedFd> {
+        match &self.backend {
+            Backend::Epoll(_) => socket::accept(fd),
+        }
+    }
+
+    /// Says "end of stream" to the peer; reading goes on.
+    pub fn shutdown_write(&self, fd: RawFd) -> io::Result<()> {
+        match &self.backend {
+            Backend::Epoll(_) => socket::shutdown_write(fd),
+        }
+    }
+
+    /// Stops watching and closes, in this order, so that the number can be reused at once.
+    pub fn close(&self, fd: OwnedFd) -> io::Result<()> {
+        let unwatched = self.unwatch(fd.as_raw_fd());
+        match &self.backend {
+            Backend::Epoll(_) => drop(fd),
+        }
+        unwatched
+    }
+}
+
+impl fmt::Debug for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Driver")
+            .field("backend", &self.backend_name())
+            .field("waker", &self.waker)
+            .finish_non_exhaustive()
+    }
+}
+
+fn monotonic() -> Time {
+    let timespec = clock_gettime(ClockId::Monotonic);
+    // The monotonic clock starts near boot and is never negative.
+    Time::from_nanos(timespec.tv_sec as u64 * 1_000_000_000 + timespec.tv_nsec as u64)
+}
+
+const _: () = {
+    const fn send_and_sync<T: Send + Sync>() {}
+    send_and_sync::<Driver>();
+    send_and_sync::<Waker>();
+};

@@ -1,0 +1,117 @@
+//! How another thread, or a signal handler, ends the driver's sleep. The only part of the crate that they touch.
+//!
+//! One word of state, two bits:
+//!
+//! * `NOTIFIED`: somebody called `wake` and the driver has not reported it yet;
+//! * `SLEEPING`: the driver is in, or on its way into, a wait that may block.
+//!
+//! `wake` sets `NOTIFIED` and writes to the eventfd only if it was the first to set it *and* the driver sleeps: of a
+//! thousand wake-ups during one turn none costs a system call, and of a thousand during one sleep one does.
+//!
+//! Why no wake-up is lost. The orders that matter:
+//!
+//! 1. The other thread: put the item into the inbox, **then** `wake`.
+//! 2. The driver: set `SLEEPING`, **then** look at `NOTIFIED` (the same read-modify-write), then sleep. Both sides change one
+//!    atomic word, so one of them comes first: either the driver sees `NOTIFIED` and does not block, or `wake` sees
+//!    `SLEEPING` and writes.
+//! 3. The driver: clear both bits (a read-modify-write that acquires), report `woken`, and only **then** does the caller
+//!    read the inbox. A `wake` before the clearing is covered by that reading; a `wake` after it finds `NOTIFIED` clear
+//!    and leaves it set for the next wait.
+//!
+//! The write to the eventfd may happen long after the bit was set. Then it ends a later sleep without a cause: harmless.
+//! The eventfd is watched edge-triggered and never read: each write is an edge of its own, and a counter of 64 bits does not
+//! run full. That saves the `read` that a level-triggered one would cost for each wake-up.
+//!
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use crate::sys::event_fd::EventFd;
+use crate::sys::fork::ProcessMark;
+
+const NOTIFIED: u8 = 1;
+const SLEEPING: u8 = 2;
+
+/// Ends the sleep of one [`Driver`](crate::Driver), or prevents its next one. Cheap to clone; outlives the driver without harm.
+#[derive(Clone)]
+pub struct Waker(Arc<Shared>);
+
+struct Shared {
+    state: AtomicU8,
+    alarm: Alarm,
+    process: ProcessMark,
+}
+
+/// What reaches a thread that blocks.
+pub(crate) enum Alarm {
+    EventFd(EventFd),
+}
+
+impl Waker {
+    pub(crate) fn new(alarm: Alarm, process: ProcessMark) -> Waker {
+        Waker(Arc::new(Shared {
+            state: AtomicU8::new(0),
+            alarm,
+            process,
+        }))
+    }
+
+    /// Makes the current or the next [`Driver::wait`](crate::Driver::wait) return at once and say `woken`.
+    ///
+    /// Callable from any thread and, with the epoll backend, from a signal handler: two atomic accesses and at most one `write`,
+    /// no lock, no allocation, `errno` untouched. In a forked child it does nothing: the sleeper is the parent's.
+    pub fn wake(&self) {
+        if self.0.process.is_foreign() {
+            return;
+        }
+        let before = self.0.state.fetch_or(NOTIFIED, Ordering::AcqRel);
+        if before == SLEEPING {
+            match &self.0.alarm {
+                Alarm::EventFd(event_fd) => event_fd.signal(),
+            }
+        }
+    }
+
+    /// Announces a sleep. `Err` if another thread announced one already.
+    pub(crate) fn fall_asleep(&self) -> Result<WakePending, AlreadyAsleep> {
+        let before = self.0.state.fetch_or(SLEEPING, Ordering::AcqRel);
+        if before & SLEEPING != 0 {
+            return Err(AlreadyAsleep);
+        }
+        Ok(WakePending(before & NOTIFIED != 0))
+    }
+
+    /// Ends an announced sleep; true if somebody called `wake` since this was last asked.
+    pub(crate) fn get_up(&self) -> bool {
+        self.0.state.swap(0, Ordering::AcqRel) & NOTIFIED != 0
+    }
+
+    /// Ends an announced sleep whose result nobody gets to see (it was interrupted): a wake-up stays pending.
+    pub(crate) fn get_up_unreported(&self) {
+        self.0.state.fetch_and(!SLEEPING, Ordering::AcqRel);
+    }
+
+    /// True once for any number of `wake` calls since this was last asked. For the thread that owns the driver, while it is awake.
+    pub(crate) fn take(&self) -> bool {
+        // The plain load keeps a turn that nobody disturbs free of a locked instruction.
+        self.0.state.load(Ordering::Relaxed) & NOTIFIED != 0
+            && self.0.state.fetch_and(!NOTIFIED, Ordering::AcqRel) & NOTIFIED != 0
+    }
+}
+
+impl fmt::Debug for Waker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.0.state.load(Ordering::Relaxed);
+        f.debug_struct("Waker")
+            .field("notified", &(state & NOTIFIED != 0))
+            .field("sleeping", &(state & SLEEPING != 0))
+            .finish()
+    }
+}
+
+/// Whether a wake-up came before the sleep, so that the sleep must not block.
+pub(crate) struct WakePending(pub(crate) bool);
+
+#[derive(Debug)]
+pub(crate) struct AlreadyAsleep;
