@@ -1,1 +1,67 @@
-"""Python's asyncio, implemented in Rust."""
+"""Python's asyncio, implemented in Rust.
+
+    import hayase
+    hayase.run(main())
+
+runs a program on hayase's loop. `import hayase as asyncio` works too: every public name of the running version's asyncio
+is here. `python -m hayase program.py` runs a program that says `import asyncio`, as it is.
+
+Importing this package changes nothing in asyncio; `install()` does, and `uninstall()` changes it back.
+"""
+
+import asyncio
+import platform
+from asyncio import *
+from typing import TYPE_CHECKING, Any
+
+from . import _core
+from .events import EventLoop, new_event_loop
+from .install import install, uninstall
+from .policy import EventLoopPolicy, get_event_loop
+from .runners import Runner, run
+from .tasks import ensure_future, gather, shield, wait
+
+# `Future` and `Task` are asyncio's. What hayase's loop makes are private subclasses of them: a public Future of our own
+# could not be both a subclass of asyncio's Future and a base of hayase's Task, and `isinstance` would lie.
+
+__version__: str = getattr(_core, "__version__", "0.1.0")  # TODO: until the extension says it
+
+__all__ = [
+    "EventLoop",
+    "EventLoopPolicy",
+    "Runner",
+    "build_info",
+    "ensure_future",
+    "gather",
+    "get_event_loop",
+    "install",
+    "new_event_loop",
+    "run",
+    "shield",
+    "uninstall",
+    "wait",
+]
+__all__ += asyncio.__all__  # most of ours are in both
+
+
+def build_info() -> dict[str, str]:
+    """What this build of hayase is, for bug reports: versions, compiler profile, where the extension lies."""
+    return {
+        "hayase": __version__,
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "platform": platform.platform(),
+        "extension": _core.__file__,
+        **getattr(_core, "build_info", dict)(),
+    }
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        # What asyncio has besides its public names: submodules, and names it deprecated and computes, with its warning.
+        if name.startswith("__"):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        try:
+            return getattr(asyncio, name)
+        except AttributeError:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None

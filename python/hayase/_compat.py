@@ -1,0 +1,54 @@
+"""Everything in the Python package that depends on the running Python version.
+
+No other file looks at `sys.version_info`; a test keeps it so. What is here has the name of the newest version's way, so
+that dropping a version is a change of this file alone. (The extension has the same rule: `raw/compat.rs`.)
+"""
+
+import asyncio
+import sys
+import threading
+from asyncio import events, unix_events
+from collections.abc import Awaitable, Coroutine
+from typing import Any, TypeAlias, TypeVar
+
+_T = TypeVar("_T")
+
+# What `asyncio.run` runs.
+if sys.version_info >= (3, 14):
+    MainAwaitable: TypeAlias = Awaitable[_T]
+else:
+    MainAwaitable: TypeAlias = Coroutine[Any, Any, _T]
+
+# 3.14 deprecates policies and 3.16 removes them. Until then they are the one thing that `asyncio.run`,
+# `asyncio.new_event_loop` and `asyncio.get_event_loop` all ask. From 3.14 on the public names warn, on behalf of the
+# caller; hayase is not the caller the warning is meant for, so it uses what those names lead to.
+_policies: Any = events
+DefaultEventLoopPolicy: Any
+if sys.version_info >= (3, 14):
+    DefaultEventLoopPolicy = unix_events._DefaultEventLoopPolicy
+    get_event_loop_policy = _policies._get_event_loop_policy
+    set_event_loop_policy = _policies._set_event_loop_policy
+else:
+    DefaultEventLoopPolicy = asyncio.DefaultEventLoopPolicy
+    get_event_loop_policy = asyncio.get_event_loop_policy
+    set_event_loop_policy = asyncio.set_event_loop_policy
+
+
+def event_loop_policy_or_none() -> Any:
+    """The policy in use; None if nobody has asked for one yet, which `get_event_loop_policy` would change."""
+    return _policies._event_loop_policy
+
+
+def may_create_current_loop(policy: Any) -> bool:
+    """Whether `policy` has no loop for this thread and nobody has said that there shall be none.
+
+    This is when asyncio made a loop on demand: always up to 3.11, with a warning in 3.12 and 3.13, no more since. Asking
+    the policy itself would make the wrong kind of loop, warn, or raise. A policy with its own way of keeping loops
+    (it has no `_local`) keeps it.
+    """
+    local = getattr(policy, "_local", None)
+    return (
+        getattr(local, "_loop", policy) is None
+        and not getattr(local, "_set_called", False)
+        and threading.current_thread() is threading.main_thread()
+    )
