@@ -33,14 +33,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-LIMIT_SECONDS = 60
-"""Per test. At the limit a TimeLimit is raised in the main thread; if even that is not heard, the process is killed."""
-
 HARD_LIMIT_FACTOR = 2
-
-
-class TimeLimit(BaseException):
-    """The test took too long. A BaseException, so that no callback's error report swallows it."""
+"""pytest-timeout raises at the time limit. Code that does not even hear that is killed at this multiple of it."""
 
 
 class LoopFactory:
@@ -89,7 +83,6 @@ def pytest_configure(config: pytest.Config) -> None:
     for marker in (
         "oracle_differs(reason): hayase deliberately differs from asyncio here; the test asserts both behaviours",
         "hayase_only(reason): asyncio cannot be asked, for the reason given",
-        "limit(seconds): another time limit than the usual one",
     ):
         config.addinivalue_line("markers", marker)
 
@@ -188,9 +181,7 @@ def tell(factory: LoopFactory, story: Callable[[asyncio.AbstractEventLoop], Any]
         value = story(loop)
         outcome.value = without_addresses(value) if isinstance(value, str) else value
         del value
-    except TimeLimit:
-        raise
-    except BaseException as error:
+    except Exception as error:
         outcome.error = (type(error), without_addresses(str(error)))
     finally:
         wind_down(loop)
@@ -308,22 +299,11 @@ def _nothing_is_left_behind(_limit: None, asyncio_log: AsyncioLog) -> Iterator[N
 
 @pytest.fixture(autouse=True)
 def _limit(request: pytest.FixtureRequest) -> Iterator[None]:
-    marker = request.node.get_closest_marker("limit")
-    seconds = marker.args[0] if marker else LIMIT_SECONDS
-
-    def too_long(signum: int, frame: Any) -> None:
-        faulthandler.dump_traceback()
-        raise TimeLimit(f"{request.node.nodeid} took longer than {seconds} s")
-
-    previous = signal.signal(signal.SIGALRM, too_long)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    marker = request.node.get_closest_marker("timeout")
+    seconds = marker.args[0] if marker else float(request.config.getini("timeout") or 60)
     faulthandler.dump_traceback_later(seconds * HARD_LIMIT_FACTOR, exit=True)
-    try:
-        yield
-    finally:
-        faulthandler.cancel_dump_traceback_later()
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)
+    yield
+    faulthandler.cancel_dump_traceback_later()
 
 
 # Programs in a process of their own --------------------------------------------------------------------------------

@@ -552,7 +552,7 @@ def test_an_exception_that_nobody_read_is_reported(same_as_asyncio):
         del future
         gc.collect()
 
-    [(level, text)] = same_as_asyncio(story).log
+    [(_level, text)] = same_as_asyncio(story).log
     assert text.startswith("Future exception was never retrieved\nfuture: <Future finished exception=")
 
 

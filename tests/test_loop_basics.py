@@ -566,7 +566,7 @@ def test_closing_is_refused_while_running_and_may_be_repeated(loop, run):
     async def inside():
         loop.close()
 
-    with pytest.raises(RuntimeError, match="^Cannot close a running event loop$"):
+    with pytest.raises(RuntimeError, match=r"^Cannot close a running event loop$"):
         run(inside())
     assert not loop.is_closed()
     loop.close()
@@ -943,31 +943,28 @@ def test_a_thread_wakes_a_loop_that_sleeps(loop):
     thread.join()
 
 
-def test_threads_may_go_on_scheduling_while_the_loop_closes(loop_factory):
-    for _ in range(10):
-        loop = loop_factory()
-        errors = []
-        started = threading.Barrier(5)
+@pytest.mark.parametrize("attempt", range(10))
+def test_threads_may_go_on_scheduling_while_the_loop_closes(loop, turn, attempt):
+    errors = []
+    started = threading.Barrier(5)
 
-        def hammer():
-            started.wait()
-            try:
-                while True:
-                    loop.call_soon_threadsafe(nothing)
-            except RuntimeError as error:
-                errors.append(str(error))
-
-        threads = [threading.Thread(target=hammer) for _ in range(4)]
-        for thread in threads:
-            thread.start()
+    def hammer():
         started.wait()
-        for _ in range(3):
-            loop.stop()
-            loop.run_forever()
-        loop.close()
-        for thread in threads:
-            thread.join()
-        assert errors == ["Event loop is closed"] * 4
+        try:
+            while True:
+                loop.call_soon_threadsafe(nothing)
+        except RuntimeError as error:
+            errors.append(str(error))
+
+    threads = [threading.Thread(target=hammer) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    started.wait()
+    turn(3)
+    loop.close()
+    for thread in threads:
+        thread.join()
+    assert errors == ["Event loop is closed"] * 4
 
 
 def test_a_coroutine_can_be_run_from_another_thread(loop):
@@ -1061,9 +1058,7 @@ def test_a_handler_that_raises_is_reported_too(same_as_asyncio):
         loop.set_exception_handler(breaks)
         loop.call_exception_handler({"message": "first"})
 
-    assert [text.splitlines()[0] for _, text in same_as_asyncio(story).log] == [
-        "Unhandled error in exception handler"
-    ]
+    assert [text.splitlines()[0] for _, text in same_as_asyncio(story).log] == ["Unhandled error in exception handler"]
 
 
 def test_a_default_handler_that_raises_is_reported_too(loop_factory, asyncio_log):
@@ -1118,9 +1113,7 @@ def test_the_exception_handler_runs_in_the_context_of_the_callback(loop, turn):
         assert len(seen) == 1
 
 
-def test_the_asyncio_logger_is_looked_up_when_it_is_needed(loop, monkeypatch):
-    import asyncio.log
-
+def test_the_asyncio_logger_is_looked_up_when_it_is_needed(loop):
     lines = []
 
     class Handler(logging.Handler):
@@ -1271,7 +1264,7 @@ def test_unfinished_generators_are_closed_at_shutdown(loop, run):
         generators = [numbers(n) for n in range(3)]
         return generators, [await generator.__anext__() for generator in generators]
 
-    generators, first = run(main())
+    _generators, first = run(main())
     assert first == [1, 1, 1]
     assert ended == []
     run(loop.shutdown_asyncgens())
@@ -1318,7 +1311,7 @@ def test_a_generator_that_fails_while_it_is_closed_is_reported(same_as_asyncio):
         loop.run_until_complete(loop.shutdown_asyncgens())
         del generator
 
-    [(level, text)] = same_as_asyncio(story).log
+    [(_level, text)] = same_as_asyncio(story).log
     assert "an error occurred during closing of asynchronous generator" in text
 
 
