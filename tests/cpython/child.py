@@ -1,0 +1,137 @@
+"""Runs one file of `test.test_asyncio` and writes down each result as it happens. Started by `__main__.py`.
+
+The job comes as JSON in the file named by the first argument. Results go, a line of JSON each, to the file that the
+job names, and are flushed at once: when this process crashes or a test hangs, the parent still knows which test it
+was, and starts another child for what comes after.
+
+What must stay true: nothing of ours is imported before the job is read, and a hanging test ends the process.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import importlib
+import json
+import sys
+import traceback
+import unittest
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+
+def main() -> None:
+    with open(sys.argv[1]) as file:
+        job = json.load(file)
+    sys.path[:1] = job["path"]  # in place of the folder of this script, whose modules have plain names
+    # The files leave out by themselves what needs a resource that was not granted; none of them may leave the host.
+    from test import support
+
+    support.use_resources = {"cpu": None, "walltime": None}
+    module = _load(job["file"], job["loop"])
+    tests = {_name_of(test): test for test in _flatten(unittest.defaultTestLoader.loadTestsFromModule(module))}
+    with open(job["results"], "a") as results:
+        _write(results, {"event": "tests", "tests": list(tests)})
+        if job["list"]:
+            return
+        skip = set(job["skip"])
+        suite = unittest.TestSuite(test for name, test in tests.items() if name not in skip)
+        suite.run(_Recorder(results, job["test_limit_seconds"]))
+        faulthandler.cancel_dump_traceback_later()
+        _write(results, {"event": "end"})
+
+
+def _load(file: str, loop: str) -> Any:
+    from tests.cpython import substitution
+
+    if loop != "asyncio":
+        substitution.redirect_logging()
+    subject = substitution.load_subject(loop)
+    if subject is not None:
+        substitution.substitute_loops(subject)
+    module = importlib.import_module(f"test.test_asyncio.{file}")
+    if subject is not None:
+        substitution.substitute_in(module, subject)
+    return module
+
+
+def _flatten(suite: Any) -> Iterator[unittest.TestCase]:
+    for item in suite:
+        if isinstance(item, unittest.TestSuite):
+            yield from _flatten(item)
+        else:
+            yield item
+
+
+def _name_of(test: Any) -> str:
+    """``file.Class.method``; of a class or module fixture that failed, whatever unittest calls it."""
+    return test.id().replace("test.test_asyncio.", "")
+
+
+class _Recorder(unittest.TestResult):
+    """Writes each result to a file, and ends the process if one test takes too long."""
+
+    def __init__(self, results: TextIO, test_limit_seconds: float) -> None:
+        super().__init__()
+        self._results = results
+        self._limit = test_limit_seconds
+        self._problems: list[str] = []
+        self._outcome = ""
+        self._reason = ""
+
+    def startTest(self, test: Any) -> None:
+        super().startTest(test)
+        self._problems, self._outcome, self._reason = [], "passed", ""
+        _write(self._results, {"event": "start", "test": _name_of(test)})
+        faulthandler.dump_traceback_later(self._limit, exit=True)
+
+    def stopTest(self, test: Any) -> None:
+        faulthandler.cancel_dump_traceback_later()
+        self._finish(test)
+        super().stopTest(test)
+
+    def addError(self, test: Any, err: Any) -> None:
+        self._problem(err)
+        if not isinstance(test, unittest.TestCase):  # setUpClass, setUpModule and the like: no start, no stop
+            self._finish(test)
+
+    def addFailure(self, test: Any, err: Any) -> None:
+        self._problem(err)
+
+    def addSubTest(self, test: Any, subtest: Any, err: Any) -> None:
+        if err is not None:
+            self._problem(err, f"{subtest}\n")
+
+    def addSkip(self, test: Any, reason: str) -> None:
+        if self._outcome != "failed":
+            self._outcome, self._reason = "skipped", reason
+        if not isinstance(test, unittest.TestCase):
+            self._finish(test)
+
+    def addUnexpectedSuccess(self, test: Any) -> None:
+        self._outcome = "failed"
+        self._problems.append("passed, though CPython expects it to fail\n")
+
+    def _problem(self, err: Any, head: str = "") -> None:
+        self._outcome = "failed"
+        self._problems.append(head + "".join(traceback.format_exception(*err)))
+
+    def _finish(self, test: Any) -> None:
+        _write(
+            self._results,
+            {
+                "event": "result",
+                "test": _name_of(test),
+                "outcome": self._outcome,
+                "detail": self._reason or "\n".join(self._problems),
+            },
+        )
+        self._problems, self._outcome, self._reason = [], "passed", ""
+
+
+def _write(file: TextIO, record: dict[str, Any]) -> None:
+    file.write(json.dumps(record) + "\n")
+    file.flush()
+
+
+if __name__ == "__main__":
+    main()
