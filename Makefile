@@ -47,7 +47,7 @@ cpython: develop $(ENV)/test.stamp ## the interpreter's own test_asyncio, with h
 	$(RUN) -m tests.cpython $(ARGS)
 
 test-all: ## everything, on every supported Python; sets the missing interpreters up (Debian, root)
-	.ci/test-all
+	scripts/test-all
 
 bench: $(ENV)/bench.stamp ## compare with asyncio, uvloop and others; ARGS="case …"
 	$(MAKE) develop PROFILE=release

@@ -24,7 +24,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.cpython import expectations
-from tests.cpython.expectations import EXCLUDED, NOT_YET, Expectation
+from tests.cpython.expectations import EXCLUDED, FAILS, NOT_YET, SECTIONS, Expectation
+
+COLUMNS = ("passed", "failed", "skipped", "excluded", "not yet", "fails", "seconds")
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -75,7 +77,7 @@ def main() -> int:
     version = _version_of(options.python)
     expected = [] if options.loop == "asyncio" else expectations.load(options.expectations, version)
     print(f"CPython {version[0]}.{version[1]}'s test_asyncio on {options.loop} ({options.python})", flush=True)
-    print(f"{'file':26}{'passed':>8}{'failed':>8}{'skipped':>9}{'excluded':>10}{'not yet':>9}{'fails':>7}{'seconds':>9}")
+    print("file".ljust(26), *(name.rjust(8) for name in COLUMNS))
     with ThreadPoolExecutor(options.jobs) as pool:
         reports = []
         for report in pool.map(lambda file: FileRun(file, options, expected).report(), options.file):
@@ -270,11 +272,10 @@ def _path_for(python: str) -> list[str]:
 
 def _row(report: FileReport) -> str:
     if report.absent:
-        return f"{report.file:26}  not in this version"
-    return (
-        f"{report.file:26}{report.passed:8}{len(report.failed):8}{report.skipped.total():9}"
-        f"{report.expected[EXCLUDED]:10}{report.expected[NOT_YET]:9}{report.expected['fails']:7}{report.seconds:9.1f}"
-    )
+        return f"{report.file.ljust(26)}  not in this version"
+    expected = report.expected
+    counts = (report.passed, len(report.failed), report.skipped.total(), *(expected[section] for section in SECTIONS))
+    return " ".join([report.file.ljust(26), *(str(count).rjust(8) for count in counts), f"{report.seconds:8.1f}"])
 
 
 def _conclude(reports: list[FileReport], *, verbose: bool) -> int:
@@ -288,7 +289,7 @@ def _conclude(reports: list[FileReport], *, verbose: bool) -> int:
     passed = sum(report.passed for report in reports)
     skipped = sum(report.skipped.total() for report in reports)
     expected = sum((report.expected for report in reports), Counter())
-    print(f"\nexcluded: {expected[EXCLUDED]}, not yet: {expected[NOT_YET]}, known to fail: {expected['fails']}")
+    print(f"\nexcluded: {expected[EXCLUDED]}, not yet: {expected[NOT_YET]}, known to fail: {expected[FAILS]}")
     print(f"{passed} passed, {len(failed)} failed, {skipped} skipped")
     return 1 if failed else 0
 

@@ -19,8 +19,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-# Modules of asyncio whose `logger` the tests replace by a mock.
-_LOGGING_MODULES = ("base_events", "selector_events", "unix_events", "events", "futures", "tasks", "streams", "sslproto")
+# The modules of asyncio whose `logger` the tests replace by a mock.
+_LOGGING_MODULES = (
+    "base_events",
+    "selector_events",
+    "unix_events",
+    "events",
+    "futures",
+    "tasks",
+    "streams",
+    "sslproto",
+)
 
 
 @dataclass
@@ -72,8 +81,9 @@ def redirect_logging() -> None:
 
 def substitute_loops(subject: Subject) -> None:
     """Before the test module is imported: its classes name `asyncio.EventLoop` while they are being defined."""
-    import test.test_asyncio.utils  # noqa: F401  TestLoop must find the stock BaseEventLoop as its base
+    from test.test_asyncio import utils  # first, so that TestLoop finds the stock BaseEventLoop as its base
 
+    utils.TestCase.close_loop = staticmethod(_close_loop(utils.TestCase.close_loop))
     loop_class = subject.loop_class
     asyncio.BaseEventLoop = loop_class
     asyncio.SelectorEventLoop = loop_class
@@ -99,6 +109,20 @@ def substitute_in(module: types.ModuleType, subject: Subject) -> None:
         case.__module__ = module.__name__
         case.__qualname__ = name
         setattr(module, name, case)
+
+
+def _close_loop(close_stock_loop: Callable[[Any], None]) -> Callable[[Any], None]:
+    """The suite closes a loop by way of the stock loop's `_default_executor`; this does the same in public words."""
+
+    def close_loop(loop: Any) -> None:
+        if hasattr(loop, "_default_executor"):
+            close_stock_loop(loop)
+            return
+        if not loop.is_closed():
+            loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+
+    return close_loop
 
 
 class _BaseEvents(types.ModuleType):
