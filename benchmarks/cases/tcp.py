@@ -1,0 +1,101 @@
+"""TCP echo in the three ways in which asyncio programs are written."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+from benchmarks.case import Announce, Case, Serve, Served
+
+KIB = 1024
+CHUNK_BYTES = 64 * KIB
+BACKLOG = 4096
+"""More than the connections that the load opens at once: an overflow would cost it a second."""
+
+CONNECTIONS = (1, 100, 1_000)
+SIZES_BYTES = (64, KIB, 16 * KIB, 100 * KIB)
+
+
+async def serve_protocol(announce: Announce) -> None:
+    await _serve(EchoProtocol, announce)
+
+
+async def serve_buffered(announce: Announce) -> None:
+    await _serve(BufferedEchoProtocol, announce)
+
+
+async def serve_streams(announce: Announce) -> None:
+    server = await asyncio.start_server(_echo, "127.0.0.1", 0, backlog=BACKLOG)
+    announce(server.sockets[0].getsockname()[1])
+    await asyncio.Event().wait()
+
+
+class EchoProtocol(asyncio.Protocol):
+    transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # Not every loop's transports inherit from asyncio's.
+        self.transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(data)
+
+
+class BufferedEchoProtocol(asyncio.BufferedProtocol):
+    transport: asyncio.Transport
+
+    def __init__(self) -> None:
+        # One buffer a connection. At a thousand connections, larger ones would measure the caches of the machine.
+        self.buffer = memoryview(bytearray(CHUNK_BYTES))
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        # A copy: some loops keep a reference to what the kernel did not take, and the buffer is about to change.
+        self.transport.write(bytes(self.buffer[:nbytes]))
+
+
+async def _echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(CHUNK_BYTES):
+        writer.write(data)
+        await writer.drain()
+    writer.close()
+
+
+async def _serve(protocol: type[asyncio.BaseProtocol], announce: Announce) -> None:
+    # The loop binds: with sock= some loops behave differently (asyncio leaves Nagle on).
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(protocol, "127.0.0.1", 0, backlog=BACKLOG)
+    announce(server.sockets[0].getsockname()[1])
+    await asyncio.Event().wait()
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes}B" if size_bytes < KIB else f"{size_bytes // KIB}KiB"
+
+
+def _cases(way: str, serve: Serve) -> list[Case]:
+    return [
+        Served(
+            name=f"tcp_{way}/conns={connections}/size={_size(size_bytes)}",
+            subject=f"TCP echo, {way}",
+            serve=serve,
+            mode="echo",
+            connections=connections,
+            size_bytes=size_bytes,
+            native=True,
+        )
+        for connections in CONNECTIONS
+        for size_bytes in SIZES_BYTES
+    ]
+
+
+CASES: tuple[Case, ...] = (
+    *_cases("protocol", serve_protocol),
+    *_cases("buffered", serve_buffered),
+    *_cases("streams", serve_streams),
+)

@@ -1,0 +1,36 @@
+//! Opens connections, says `{"open": N}`, and holds them until stdin closes.
+
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use crate::arguments::Arguments;
+
+/// Every so many connections one byte goes there and back: the server has then accepted all before it, so its
+/// queue of connections never overflows (an overflow costs a second each).
+const PACE: usize = 128;
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+
+pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
+    let mut open = Vec::with_capacity(arguments.connections);
+    for number in 1..=arguments.connections {
+        let mut stream = TcpStream::connect(arguments.address).map_err(|error| {
+            format!("connection {number} of {}: {error}", arguments.connections)
+        })?;
+        if number % PACE == 0 || number == arguments.connections {
+            echo_one_byte(&mut stream).map_err(|error| format!("connection {number}: {error}"))?;
+        }
+        open.push(stream);
+    }
+    println!(r#"{{"open":{}}}"#, open.len());
+    io::stdin()
+        .read_to_end(&mut Vec::new())
+        .map_err(|error| format!("stdin: {error}"))?;
+    Ok(())
+}
+
+fn echo_one_byte(stream: &mut TcpStream) -> io::Result<()> {
+    stream.set_read_timeout(Some(ANSWER_MAX))?;
+    stream.write_all(b"x")?;
+    stream.read_exact(&mut [0])
+}
