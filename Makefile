@@ -49,7 +49,7 @@ cpython: develop $(ENV)/test.stamp ## the interpreter's own test_asyncio, with h
 test-all: ## everything, on every supported Python; sets the missing interpreters up (Debian, root)
 	scripts/test-all
 
-bench: $(ENV)/bench.stamp ## compare with asyncio, uvloop and others; ARGS="case …"
+bench: $(ENV)/bench.stamp ## compare with asyncio, uvloop and others; ARGS="--quick" or ARGS="--only …" (benchmarks/README.md)
 	$(MAKE) develop PROFILE=release
 	$(RUN) -m benchmarks $(ARGS)
 
@@ -72,6 +72,10 @@ docs: ## the pages of the Rust crates, in target/doc
 
 clean: ## remove what was built and installed
 	rm -rf target dist .envs python/hayase/*.so
+
+$(ENV)/bench.stamp: benchmarks/requirements.txt | $(PY)
+	$(PY) -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
 
 # One stamp for each dependency group; a change of pyproject.toml installs it again.
 $(PY): | interpreter

@@ -19,7 +19,7 @@ Document: TypeAlias = dict[str, Any]
 """What is written to a file as JSON. SCHEMA grows when a reader of older files would go wrong."""
 
 SCHEMA = 1
-MISSING = "–"
+MISSING = "-"
 UNIT_NOTES = {
     "ns": "CPU time per operation, ns",
     "µs": "CPU time of the server per operation, µs",
@@ -91,7 +91,7 @@ def _heading(document: Document) -> str:
     rounds = "one round" if settings["rounds"] == 1 else f"{settings['rounds']} rounds"
     text = [
         f"CPython {python['version']}; {contenders}",
-        f"{machine['cpus']} × {machine['cpu']}, Linux {machine['kernel']}; {document['date']}",
+        f"{machine['cpus']} x {machine['cpu']}, Linux {machine['kernel']}; {document['date']}",
         f"Medians of {rounds} of {settings['seconds']:g} s, {pinned}, allocator {settings['allocator']}."
         f" In brackets the ratio to {REFERENCE}; **bold**: the best but for {OURS}; spread: the farthest that a round"
         " was from the median of its contender.",

@@ -157,7 +157,7 @@ class Remaining:
         self._nominal_left -= self._nominal(run)
 
     def left(self) -> str:
-        seconds = self._nominal_left * self._done / self._nominal_done
+        seconds = max(self._nominal_left, 0) * self._done / self._nominal_done
         return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
