@@ -317,6 +317,43 @@ impl Driver {
         }
     }
 
+    /// What went wrong on a socket since this was last asked: the outcome of a `connect` that did not block.
+    pub fn take_error(&self, fd: RawFd) -> io::Result<Option<io::Error>> {
+        match &self.backend {
+            Backend::Epoll(_) => socket::take_error(fd),
+        }
+    }
+
+    /// As [`recv`](Self::recv), for what is no socket: pipes and terminals.
+    #[inline]
+    pub fn read(&self, fd: RawFd, buf: &mut [u8]) -> io::Result<usize> {
+        match &self.backend {
+            Backend::Epoll(_) => socket::read(fd, buf),
+        }
+    }
+
+    #[inline]
+    pub fn read_uninit(&self, fd: RawFd, buf: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
+        match &self.backend {
+            Backend::Epoll(_) => socket::read_uninit(fd, buf),
+        }
+    }
+
+    /// As [`send`](Self::send), for what is no socket. The kernel has no flag against SIGPIPE here; Python ignores that signal.
+    #[inline]
+    pub fn write(&self, fd: RawFd, buf: &[u8]) -> io::Result<usize> {
+        match &self.backend {
+            Backend::Epoll(_) => socket::write(fd, buf),
+        }
+    }
+
+    #[inline]
+    pub fn write_vectored(&self, fd: RawFd, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        match &self.backend {
+            Backend::Epoll(_) => socket::write_vectored(fd, bufs),
+        }
+    }
+
     /// Stops watching and closes, in this order, so that the number can be reused at once.
     pub fn close(&self, fd: OwnedFd) -> io::Result<()> {
         let unwatched = self.unwatch(fd.as_raw_fd());

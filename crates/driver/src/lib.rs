@@ -4,11 +4,13 @@
 //!   Two backends: epoll, and a simulation in memory with virtual time and faults. `backend/mod.rs` holds their contract.
 //! * [`TimerQueue`] — what is due when.
 //! * [`Waker`] — the only part that other threads and signal handlers touch.
+//! * [`BlockingPool`], [`getaddrinfo`] — what the kernel cannot do without blocking.
 //! * [`WriteQueue`], [`FlowControl`] — bytes on their way out.
 //!
 //! The arrows point one way: `driver → backend → sys`. Every unsafe line is in `sys`.
 
 mod backend;
+mod blocking;
 mod buffers;
 mod driver;
 mod sys;
@@ -16,6 +18,10 @@ mod time;
 mod timers;
 mod waker;
 
+pub use blocking::{
+    AddrInfo, BlockingPool, GaiError, getaddrinfo, getnameinfo, socket_addr_from_bytes,
+    socket_addr_to_bytes,
+};
 pub use buffers::{FlowChange, FlowControl, IO_SLICES_MAX, IoSlices, LimitsError, WriteQueue};
 pub use driver::{Driver, Event, Events, Interest, Token};
 pub use time::Time;

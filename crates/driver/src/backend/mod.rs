@@ -23,7 +23,7 @@
 //! 9. One thread waits at a time; a second one gets `ResourceBusy`. Everything else may be called from any thread.
 //!
 //! Input and output
-//! 10. No call blocks on a non-blocking descriptor and none raises SIGPIPE. Short reads and writes are normal. `recv` into a
+//! 10. No call blocks on a non-blocking descriptor and none on a socket raises SIGPIPE. Short reads and writes are normal. `recv` into a
 //!     buffer that is not empty returns 0 only at the end of the stream.
 //! 11. What `accept` returns is non-blocking and close-on-exec. When it fails for want of descriptors or memory, the connection
 //!     stays in the backlog.

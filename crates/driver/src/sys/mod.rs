@@ -9,7 +9,9 @@
 pub(crate) mod epoll;
 pub(crate) mod event_fd;
 pub(crate) mod fork;
+pub(crate) mod resolve;
 pub(crate) mod socket;
+pub(crate) mod thread;
 
 use std::io;
 use std::os::fd::{BorrowedFd, RawFd};

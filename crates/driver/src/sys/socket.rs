@@ -46,3 +46,33 @@ pub(crate) fn accept(fd: RawFd) -> io::Result<OwnedFd> {
 pub(crate) fn shutdown_write(fd: RawFd) -> io::Result<()> {
     Ok(rustix::net::shutdown(borrow(fd)?, Shutdown::Write)?)
 }
+
+/// What went wrong on the socket since this was last asked (SO_ERROR): the outcome of a `connect` that did not block.
+pub(crate) fn take_error(fd: RawFd) -> io::Result<Option<io::Error>> {
+    Ok(rustix::net::sockopt::socket_error(borrow(fd)?)?
+        .err()
+        .map(io::Error::from))
+}
+
+/// For what is no socket: pipes and terminals.
+#[inline]
+pub(crate) fn read(fd: RawFd, buf: &mut [u8]) -> io::Result<usize> {
+    Ok(rustix::io::read(borrow(fd)?, buf)?)
+}
+
+#[inline]
+pub(crate) fn read_uninit(fd: RawFd, buf: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
+    let (received, _) = rustix::io::read(borrow(fd)?, buf)?;
+    Ok(received.len())
+}
+
+/// For what is no socket; there is no flag against SIGPIPE here (Python ignores that signal).
+#[inline]
+pub(crate) fn write(fd: RawFd, buf: &[u8]) -> io::Result<usize> {
+    Ok(rustix::io::write(borrow(fd)?, buf)?)
+}
+
+#[inline]
+pub(crate) fn write_vectored(fd: RawFd, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+    Ok(rustix::io::writev(borrow(fd)?, bufs)?)
+}
