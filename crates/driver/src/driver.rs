@@ -229,10 +229,10 @@ impl Driver {
         if timeout == Some(Duration::ZERO) {
             // Nobody has to interrupt what does not block.
             self.wait_backend(events, timeout)?;
-            events.woken = self.waker.take();
+            events.woken = self.waker.state().take();
             return Ok(());
         }
-        let Ok(pending) = self.waker.fall_asleep() else {
+        let Ok(pending) = self.waker.state().fall_asleep() else {
             return Err(io::Error::new(
                 io::ErrorKind::ResourceBusy,
                 "another thread waits on this driver",
@@ -245,11 +245,11 @@ impl Driver {
         };
         match self.wait_backend(events, timeout) {
             Ok(()) => {
-                events.woken = self.waker.get_up();
+                events.woken = self.waker.state().get_up();
                 Ok(())
             }
             Err(error) => {
-                self.waker.get_up_unreported();
+                self.waker.state().get_up_unreported();
                 Err(error)
             }
         }
@@ -270,7 +270,7 @@ impl Driver {
     /// when there was none. Read the inbox after it.
     #[inline]
     pub fn take_wake(&self) -> bool {
-        self.waker.take()
+        self.waker.state().take()
     }
 
     #[inline]
