@@ -265,7 +265,9 @@ def kernel_threads() -> set[str]:
 @pytest.fixture(autouse=True)
 def _nothing_is_left_behind(_limit: None, asyncio_log: AsyncioLog) -> Iterator[None]:
     descriptors, threads, tasks = open_descriptors(), set(threading.enumerate()), kernel_threads()
-    handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    handlers = {
+        number: signal.getsignal(number) for number in signal.valid_signals() - {signal.SIGALRM}
+    }  # pytest-timeout's
     yield
     # Put the interpreter's own state back before anything is asserted, so that one failure stays one failure.
     running, hooks, depth = (
