@@ -19,6 +19,8 @@ from benchmarks.runner import RunFailedError, Settings, allow_many_files, choose
 
 ROUNDS = 3
 SECONDS = 0.5
+SECONDS_MAX = 30
+"""Below what a worker may live (worker.py) and what a wait may take (runner.py)."""
 WARMUP_SECONDS = 0.2
 QUICK_ROUNDS = 1
 QUICK_SECONDS = 0.15
@@ -44,11 +46,15 @@ def main(arguments: Sequence[str]) -> int:
     except GeneratorMissingError as missing:
         print(f"benchmarks: {missing}", file=sys.stderr)
         return 2
+    if not document["contenders"]:
+        print("benchmarks: none of these loops is installed", file=sys.stderr)
+        return 2
     sys.stdout.write(to_markdown(document))
     if options.json is not None:
         options.json.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
-    # A peer may fail; that is a finding. We may not.
-    return 1 if any("error" in case["results"].get(OURS, {}) for case in document["cases"]) else 0
+    # A peer may fail or be absent; that is a finding. We may not.
+    failed = any("error" in case["results"].get(OURS, {}) for case in document["cases"])
+    return 1 if failed or OURS in document["left_out"] else 0
 
 
 def measure(cases: Sequence[Case], loops: Sequence[str], settings: Settings) -> Document:
@@ -63,8 +69,9 @@ def measure(cases: Sequence[Case], loops: Sequence[str], settings: Settings) -> 
         except RunFailedError as failure:
             left_out[name] = str(failure)
             _progress(f"LEFT OUT: {name}: {failure}")
-    runs = plan(cases, list(versions), settings.rounds)
-    _progress(f"{len(cases)} cases, {', '.join(versions)}: {len(runs)} runs")
+    runs = plan(cases, list(versions), settings.rounds) if versions else []
+    if runs:
+        _progress(f"{len(cases)} cases, {', '.join(versions)}: {len(runs)} runs")
     results = execute(runs, settings, generator, _progress)
     return to_document(cases, results, versions, left_out, settings)
 
@@ -113,14 +120,18 @@ def _loops(text: str) -> tuple[str, ...]:
 
 
 def _count(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise ValueError
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 on, not {text!r}")
+    return int(text)
 
 
 def _seconds(text: str) -> float:
-    if not (number := float(text)) > 0:
-        raise ValueError
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number <= SECONDS_MAX:
+        raise argparse.ArgumentTypeError(f"expected up to {SECONDS_MAX} seconds, not {text!r}")
     return number
 
 

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 from benchmarks.case import Case
 from benchmarks.contenders import NATIVE, OURS, REFERENCE
+from benchmarks.goals import ABSOLUTE_GOALS, RATIO_GOALS
 from benchmarks.runner import Result, Settings
 
 Document: TypeAlias = dict[str, Any]
@@ -80,7 +81,7 @@ def to_markdown(document: Document) -> str:
     for subject in subjects:
         cases = [case for case in document["cases"] if case["subject"] == subject]
         lines += [f"## {subject} ({UNIT_NOTES[cases[0]['unit']]})", "", *_table(document, cases), ""]
-    lines += _failures(document)
+    lines += [*_goals(document), *_failures(document)]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -138,6 +139,27 @@ def _spread(case: Document) -> str:
         if "median" in result and len(result["samples"]) > 1 and result["median"] > 0
     ]
     return f"±{max(farthest) * 100:.0f}%" if farthest else MISSING
+
+
+def _goals(document: Document) -> list[str]:
+    rows: list[str] = []
+    for case in document["cases"]:
+        ours = case["results"].get(OURS, {}).get("median")
+        reference = case["results"].get(REFERENCE, {}).get("median")
+        if ours is None:
+            continue
+        if (goal := ABSOLUTE_GOALS.get(case["name"])) is not None:
+            rows.append(_goal(case["name"], f"{goal:.0f} {case['unit']}", to_text(ours), ours <= goal))
+        elif (goal := RATIO_GOALS.get(case["name"])) is not None and reference:
+            ratio = ours / reference
+            rows.append(_goal(case["name"], f"{goal:.2f} of {REFERENCE}", f"{ratio:.2f}", ratio <= goal))
+    if not rows:
+        return []
+    return ["## Goals", "", f"| case | at most | {OURS} | |", "|---|---:|---:|---|", *rows, ""]
+
+
+def _goal(name: str, goal: str, reached: str, is_met: bool) -> str:
+    return f"| {name} | {goal} | {reached} | {'met' if is_met else '**not met**'} |"
 
 
 def _failures(document: Document) -> list[str]:

@@ -1,4 +1,7 @@
 //! Opens connections, says `{"open": N}`, and holds them until stdin closes.
+//!
+//! One byte goes there and back on each: an idle connection is one that was used before, with whatever its server
+//! allocates at first use; and the server's queue of connections never overflows (an overflow costs a second each).
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -6,9 +9,6 @@ use std::time::Duration;
 
 use crate::arguments::Arguments;
 
-/// Every so many connections one byte goes there and back: the server has then accepted all before it, so its
-/// queue of connections never overflows (an overflow costs a second each).
-const PACE: usize = 128;
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
@@ -17,9 +17,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
         let mut stream = TcpStream::connect(arguments.address).map_err(|error| {
             format!("connection {number} of {}: {error}", arguments.connections)
         })?;
-        if number % PACE == 0 || number == arguments.connections {
-            echo_one_byte(&mut stream).map_err(|error| format!("connection {number}: {error}"))?;
-        }
+        echo_one_byte(&mut stream).map_err(|error| format!("connection {number}: {error}"))?;
         open.push(stream);
     }
     println!(r#"{{"open":{}}}"#, open.len());

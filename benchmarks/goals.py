@@ -1,0 +1,22 @@
+"""What hayase set itself, on CPython 3.13; the report says whether it is reached."""
+
+from __future__ import annotations
+
+RATIO_GOALS = {
+    "call_soon_chain": 0.25,
+    "call_soon_fanout": 0.55,
+    "timers_fire_100k": 0.33,
+    "timers_cancel_100k": 0.32,
+    "task_await": 0.20,
+    "task_spawn_100k": 0.32,
+    "sleep0_2_tasks": 0.42,
+    "future_roundtrip": 0.24,
+    "future_pingpong": 0.26,
+    "tcp_protocol/conns=100/size=1KiB": 0.88,
+    "tcp_protocol/conns=100/size=100KiB": 0.87,
+    "connect": 1.00,
+}
+"""At most this share of uvloop's figure in the same run."""
+
+ABSOLUTE_GOALS = {"mem_connection_protocol": 900.0}
+"""At most so much, in the unit of the case."""
