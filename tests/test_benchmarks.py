@@ -1,0 +1,130 @@
+"""The benchmarks measure what they say. Their figures are nobody's test; nothing here looks at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+
+import pytest
+
+from benchmarks import compare, report
+from benchmarks.case import Held, Served, Timed
+from benchmarks.cases import CASES
+from benchmarks.goals import ABSOLUTE_GOALS, RATIO_GOALS
+from benchmarks.process_figures import cpu_seconds, resident_bytes
+from benchmarks.runner import Processes, Result, RunFailedError, Settings, plan, probe
+
+SETTINGS = Settings(rounds=2, seconds=0.01, warmup_seconds=0.0, cold_allocator=False, server_cpu=None, load_cpu=None)
+NAMES = [case.name for case in CASES]
+TIMED = [case for case in CASES if isinstance(case, Timed)]
+HELD = [case for case in CASES if isinstance(case, Held)]
+SMALL = 1_000
+
+
+def document(*, results: dict[str, Result], left_out: dict[str, str] | None = None) -> report.Document:
+    case = next(case for case in CASES if case.name == "connect")
+    versions = {name: "1.0" for name in results if name != "epoll"}
+    return report.to_document([case], {case.name: results}, versions, left_out or {}, SETTINGS)
+
+
+def shown(*values: float) -> Result:
+    return Result([{"value": value} for value in values])
+
+
+@pytest.mark.parametrize("case", TIMED, ids=lambda case: case.name)
+def test_a_timed_program_ends(case: Timed, loop: asyncio.AbstractEventLoop) -> None:
+    loop.run_until_complete(case.body(SMALL))
+
+
+@pytest.mark.parametrize("case", HELD, ids=lambda case: case.name)
+def test_what_is_held_is_as_much_as_was_asked_for(case: Held, loop: asyncio.AbstractEventLoop) -> None:
+    async def hold() -> int:
+        held = await case.hold(10)
+        for thing in held:
+            assert isinstance(thing, asyncio.Future | asyncio.TimerHandle)
+            thing.cancel()
+        await asyncio.sleep(0)
+        return len(held)
+
+    assert loop.run_until_complete(hold()) == 10
+
+
+def test_a_name_belongs_to_one_case() -> None:
+    assert len(NAMES) == len(set(NAMES))
+
+
+def test_every_goal_has_its_case() -> None:
+    assert not {*RATIO_GOALS, *ABSOLUTE_GOALS} - set(NAMES)
+
+
+def test_contenders_take_turns_within_a_case_and_each_round_begins_with_another() -> None:
+    case = next(case for case in CASES if isinstance(case, Served) and case.native)
+    turns = [(run.round, run.contender) for run in plan([case], ["asyncio", "uvloop"], 2)]
+    assert turns == [
+        (0, "asyncio"),
+        (0, "uvloop"),
+        (0, "epoll"),
+        (1, "uvloop"),
+        (1, "epoll"),
+        (1, "asyncio"),
+    ]
+
+
+def test_a_loop_that_is_not_installed_says_so() -> None:
+    with pytest.raises(RunFailedError, match="No module named 'no_such_loop'"):
+        probe("no_such_loop", SETTINGS)
+
+
+def test_a_loop_that_is_installed_says_its_version() -> None:
+    assert probe("asyncio", SETTINGS)[0] == "3"
+
+
+def test_a_worker_that_dies_leaves_its_last_words() -> None:
+    with (
+        Processes(SETTINGS, generator=None).worker(["a riddle"], memory=False) as worker,
+        pytest.raises(RunFailedError, match="cannot read"),
+    ):
+        worker.answer()
+
+
+def test_what_was_left_out_is_in_the_report_with_its_reason() -> None:
+    text = report.to_markdown(document(results={"uvloop": shown(1)}, left_out={"rloop": "not installed"}))
+    assert "Left out: rloop: not installed" in text
+
+
+def test_a_failure_is_in_its_cell_and_below_the_tables() -> None:
+    text = report.to_markdown(document(results={"uvloop": shown(1), "rloop": Result([], "it hung")}))
+    assert "| connect | 1 | failed |" in text
+    assert "- connect, rloop: it hung" in text
+
+
+def test_the_best_peer_is_bold_and_neither_hayase_nor_the_limit_is_a_peer() -> None:
+    results = {"uvloop": shown(20, 30, 40), "rloop": shown(24), "hayase": shown(15), "epoll": shown(12)}
+    row = "| connect | 30 | **24 (0.80)** | 15 (0.50) | 12 (0.40) | ±33% |"
+    assert row in report.to_markdown(document(results=results))
+
+
+def test_a_goal_is_compared_with_the_reference_of_the_same_run() -> None:
+    text = report.to_markdown(document(results={"uvloop": shown(20), "hayase": shown(21)}))
+    assert "| connect | 1.00 of uvloop | 1.05 | **not met** |" in text
+
+
+def test_two_files_are_compared_case_by_case() -> None:
+    old = document(results={"uvloop": shown(20), "hayase": shown(20)})
+    new = document(results={"uvloop": shown(40), "hayase": shown(20)})
+    assert "| connect | 20 → 40 (2.00) | 20 → 20 (1.00) |" in compare.to_markdown(old, new, None, None)
+    assert "| connect | 1 → 0.5 (0.50) |" in compare.to_markdown(old, new, None, "uvloop")
+
+
+def test_the_cpu_clock_of_a_process_read_from_outside_is_its_own() -> None:
+    before = time.process_time()
+    from_outside = cpu_seconds(os.getpid())
+    assert before <= from_outside <= time.process_time()
+
+
+def test_resident_memory_grows_with_what_is_held() -> None:
+    before = resident_bytes(os.getpid())
+    held = bytearray(64 << 20)
+    held[::4096] = b"x" * (len(held) // 4096)
+    assert resident_bytes(os.getpid()) - before > len(held) // 2
