@@ -11,6 +11,7 @@ import json
 import os
 import resource
 import select
+import signal
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,7 @@ from benchmarks.process_figures import cpu_seconds, resident_bytes, system_secon
 
 ANSWER_SECONDS_MAX = 60.0
 PROBE_SECONDS_MAX = 20.0
+ENDING_SECONDS_MAX = 5.0
 SETTLING_CONNECTIONS = 1_024
 """Open before the idle ones are counted: what a server allocates once, and the holes in its heap, do not count."""
 
@@ -182,7 +184,7 @@ class Child:
             if left <= 0 or not select.select([self._stdout], [], [], left)[0]:
                 raise RunFailedError(f"{self._role}: no answer within {seconds_max:.0f} s")
             if not (chunk := os.read(self._stdout.fileno(), 65536)):
-                raise RunFailedError(f"{self._role}: {self._last_words()}")
+                raise RunFailedError(self._epitaph())
             received += chunk
         return received.decode().strip()
 
@@ -198,14 +200,25 @@ class Child:
         try:
             self._stdin.write(f"{line}\n".encode())
         except BrokenPipeError:
-            raise RunFailedError(f"{self._role}: {self._last_words()}") from None
+            raise RunFailedError(self._epitaph()) from None
 
-    def _last_words(self) -> str:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(5)
+    def last_words(self) -> str | None:
+        """The end of what it complained about; None if it is alive and content."""
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else f"ended with status {self._process.returncode}"
+        # How to get a backtrace is the last line of a panic, and never the reason.
+        lines = [line for line in lines if not line.startswith("note: ")]
+        if (status := self._process.poll()) is None:
+            return lines[-1] if lines else None
+        if status >= 0:
+            return lines[-1] if lines else f"ended with status {status}"
+        killed = f"killed by {signal.Signals(-status).name}"
+        return f"{lines[-1]} ({killed})" if lines else killed
+
+    def _epitaph(self) -> str:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(ENDING_SECONDS_MAX)
+        return f"{self._role}: {self.last_words() or 'closed its output'}"
 
 
 class Processes:
@@ -231,8 +244,7 @@ class Processes:
             return worker.answer()
 
     def _measure_served(self, run: Run, case: Served) -> Sample:
-        with self._case(run, memory=False) as server:
-            port = int(server.answer()["port"])
+        with self._server(run, memory=False) as (server, port):
             options = {
                 "address": f"127.0.0.1:{port}",
                 "connections": case.connections,
@@ -261,8 +273,8 @@ class Processes:
         }
 
     def _measure_idle(self, run: Run, case: Idle) -> Sample:
-        with self._case(run, memory=True) as server:
-            address = f"127.0.0.1:{int(server.answer()['port'])}"
+        with self._server(run, memory=True) as (server, port):
+            address = f"127.0.0.1:{port}"
             with self._load("idle", {"address": address, "connections": SETTLING_CONNECTIONS}) as settling:
                 settling.answer()
                 before = resident_bytes(server.pid)
@@ -270,6 +282,18 @@ class Processes:
                     load.answer()
                     after = resident_bytes(server.pid)
         return {"value": (after - before) / case.connections}
+
+    @contextlib.contextmanager
+    def _server(self, run: Run, *, memory: bool) -> Iterator[tuple[Child, int]]:
+        """A server that listens. If the load fails, what the server has to say about it is part of the reason."""
+        with self._case(run, memory=memory) as server:
+            port = int(server.answer()["port"])
+            try:
+                yield server, port
+            except RunFailedError as failure:
+                if (complaint := server.last_words()) is None:
+                    raise
+                raise RunFailedError(f"{failure}; server: {complaint}") from None
 
     def _case(self, run: Run, *, memory: bool) -> contextlib.AbstractContextManager[Child]:
         if run.contender == NATIVE:

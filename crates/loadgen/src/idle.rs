@@ -3,7 +3,7 @@
 //! One byte goes there and back on each: an idle connection is one that was used before, with whatever its server
 //! allocates at first use; and the server's queue of connections never overflows (an overflow costs a second each).
 
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -30,5 +30,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
 fn echo_one_byte(stream: &mut TcpStream) -> io::Result<()> {
     stream.set_read_timeout(Some(ANSWER_MAX))?;
     stream.write_all(b"x")?;
-    stream.read_exact(&mut [0])
+    stream
+        .read_exact(&mut [0])
+        .map_err(|error| match error.kind() {
+            // What read(2) says when its time is over.
+            ErrorKind::WouldBlock => io::Error::other(format!("no answer for {ANSWER_MAX:?}")),
+            _ => error,
+        })
 }

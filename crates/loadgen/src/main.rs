@@ -32,7 +32,7 @@ fn main() -> ExitCode {
     match Arguments::parse(std::env::args().skip(1)).and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
-            eprintln!("hayase-loadgen: {message}");
+            eprintln!("{message}");
             ExitCode::FAILURE
         }
     }
