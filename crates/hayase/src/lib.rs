@@ -1,1 +1,10 @@
-use pyo3::prelude::*; #[pymodule] mod _core {}
+//! hayase._core: Python's asyncio in Rust. This file is the module tree that Python sees.
+
+#[allow(unsafe_code)]
+mod raw;
+mod tasks;
+
+use pyo3::prelude::*;
+
+#[pymodule]
+mod _core {}

@@ -1,0 +1,20 @@
+//! What differs between Python versions, and names that PyO3's ffi lacks.
+
+use pyo3::{PyErr, Python, ffi};
+
+unsafe extern "C" {
+    /// Gives a dead object (from a freelist) its first reference again. Exported by every supported version.
+    pub(crate) fn _Py_NewReference(object: *mut ffi::PyObject);
+}
+
+/// Takes the exception out of the thread state, if one is set.
+pub(crate) fn take_raised(py: Python<'_>) -> Option<PyErr> {
+    PyErr::take(py)
+}
+
+/// Puts back what [`take_raised`] took.
+pub(crate) fn restore_raised(py: Python<'_>, pending: Option<PyErr>) {
+    if let Some(err) = pending {
+        err.restore(py);
+    }
+}

@@ -1,0 +1,37 @@
+//! `contextvars.Context`: copy, enter, leave.
+
+use pyo3::{Python, ffi};
+
+use super::obj::Obj;
+use super::{RawResult, Raised};
+
+/// A copy of the current context, as `contextvars.copy_context()`.
+#[inline]
+pub(crate) fn copy_current(_py: Python<'_>) -> RawResult<Obj> {
+    // SAFETY: returns a new reference or null with an exception set.
+    unsafe { Obj::from_owned(ffi::PyContext_CopyCurrent()) }
+}
+
+/// Runs `body` inside `context`. Fails (and runs nothing) if the context is already entered or is no context.
+#[inline]
+pub(crate) fn run_in<R>(_py: Python<'_>, context: &Obj, body: impl FnOnce() -> R) -> RawResult<R> {
+    // SAFETY: `context` is alive; a wrong type is answered with an exception.
+    if unsafe { ffi::PyContext_Enter(context.as_ptr()) } < 0 {
+        return Err(Raised);
+    }
+    let _exit = Exit(context);
+    Ok(body())
+}
+
+struct Exit<'a>(&'a Obj);
+
+impl Drop for Exit<'_> {
+    fn drop(&mut self) {
+        // SAFETY: entered in `run_in`. An exception that `body` left set survives: leaving does not look at it.
+        if unsafe { ffi::PyContext_Exit(self.0.as_ptr()) } < 0 {
+            // Only possible if Python code left the context unbalanced: nothing can be repaired here, but it is told.
+            // SAFETY: an exception is set.
+            unsafe { ffi::PyErr_WriteUnraisable(self.0.as_ptr()) };
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Arguments of a `METH_FASTCALL | METH_KEYWORDS` method, and methods put on a PyO3 class without PyO3's tuples.
+//!
+//! Used for the few methods that run per callback (`call_soon`, `create_task`, ...): PyO3 packs `*args` into a tuple
+//! and looks every keyword up, about 40 ns that these methods do not have.
+
+use std::ffi::CStr;
+use std::marker::PhantomData;
+
+use pyo3::exceptions::PyTypeError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyType;
+
+use super::call::Name;
+use super::obj::Obj;
+use super::{RawResult, Raised};
+
+/// A view of the arguments of one call; borrowed from the caller, so it cannot outlive the call.
+pub(crate) struct Args<'a> {
+    words: *const *mut ffi::PyObject,
+    positional: usize,
+    keywords: *mut ffi::PyObject,
+    function: &'static str,
+    _call: PhantomData<&'a ()>,
+}
+
+impl<'a> Args<'a> {
+    /// # Safety
+    /// The words are those of a fastcall: `positional` borrowed references, then one per name in `keywords` (null or
+    /// a tuple of str), all alive during the call.
+    pub(crate) unsafe fn new(
+        words: *const *mut ffi::PyObject,
+        positional: ffi::Py_ssize_t,
+        keywords: *mut ffi::PyObject,
+        function: &'static str,
+    ) -> Args<'a> {
+        Args { words, positional: positional as usize, keywords, function, _call: PhantomData }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.positional
+    }
+
+    pub(crate) fn function(&self) -> &'static str {
+        self.function
+    }
+
+    /// A new reference to positional argument `i`.
+    #[inline]
+    pub(crate) fn get(&self, i: usize) -> Option<Obj> {
+        // SAFETY: in range, so one of the caller's live references.
+        (i < self.positional).then(|| unsafe { Obj::from_borrowed(*self.words.add(i)) })
+    }
+
+    /// Positional arguments from `start` on, packed: nothing, the argument itself, or a tuple.
+    #[inline]
+    pub(crate) fn rest(&self, start: usize) -> RawResult<Rest> {
+        match self.positional.saturating_sub(start) {
+            0 => Ok(Rest::None),
+            // SAFETY: in range.
+            1 => Ok(Rest::One(unsafe { Obj::from_borrowed(*self.words.add(start)) })),
+            count => {
+                // SAFETY: a new tuple of `count` slots, each filled with a new reference before anyone sees it.
+                unsafe {
+                    let tuple = Obj::from_owned(ffi::PyTuple_New(count as ffi::Py_ssize_t))?;
+                    for i in 0..count {
+                        let item = *self.words.add(start + i);
+                        ffi::Py_INCREF(item);
+                        ffi::PyTuple_SET_ITEM(tuple.as_ptr(), i as ffi::Py_ssize_t, item);
+                    }
+                    Ok(Rest::Tuple(tuple))
+                }
+            }
+        }
+    }
+
+    #[inline]
+    pub(crate) fn keyword_count(&self) -> usize {
+        if self.keywords.is_null() {
+            return 0;
+        }
+        // SAFETY: non-null means a tuple.
+        unsafe { ffi::PyTuple_GET_SIZE(self.keywords) as usize }
+    }
+
+    /// Name and value of keyword `i`.
+    pub(crate) fn keyword(&self, i: usize) -> (Obj, Obj) {
+        assert!(i < self.keyword_count());
+        // SAFETY: in range; values follow the positional words.
+        unsafe {
+            (
+                Obj::from_borrowed(ffi::PyTuple_GET_ITEM(self.keywords, i as ffi::Py_ssize_t)),
+                Obj::from_borrowed(*self.words.add(self.positional + i)),
+            )
+        }
+    }
+
+    /// The values of the keywords `names`, in that order; any other keyword is a `TypeError` worded as Python's.
+    pub(crate) fn keywords<const N: usize>(
+        &self,
+        py: Python<'_>,
+        names: [&'static Name; N],
+    ) -> RawResult<[Option<Obj>; N]> {
+        let mut found = [const { None }; N];
+        'keywords: for i in 0..self.keyword_count() {
+            let (name, value) = self.keyword(i);
+            for (slot, wanted) in found.iter_mut().zip(names) {
+                if name.is(wanted.as_ptr()) || same_text(&name, wanted.as_ptr())? {
+                    *slot = Some(value);
+                    continue 'keywords;
+                }
+            }
+            let name = name.borrow(py).to_string();
+            return Err(type_error(py, format!("{}() got an unexpected keyword argument '{name}'", self.function)));
+        }
+        Ok(found)
+    }
+
+    /// At least the positional arguments `names`; the error is worded as Python's own for missing ones.
+    #[inline]
+    pub(crate) fn require(&self, py: Python<'_>, names: &[&str]) -> RawResult<()> {
+        if self.positional >= names.len() {
+            return Ok(());
+        }
+        Err(self.missing(py, names))
+    }
+
+    #[cold]
+    fn missing(&self, py: Python<'_>, names: &[&str]) -> Raised {
+        let missing: Vec<String> = names[self.positional..].iter().map(|name| format!("'{name}'")).collect();
+        let list = match missing.as_slice() {
+            [one] => one.clone(),
+            [first, second] => format!("{first} and {second}"),
+            [start @ .., last] => format!("{}, and {last}", start.join(", ")),
+            [] => String::new(),
+        };
+        let plural = if missing.len() == 1 { "" } else { "s" };
+        type_error(
+            py,
+            format!("{}() missing {} required positional argument{plural}: {list}", self.function, missing.len()),
+        )
+    }
+}
+
+/// Arguments kept for a later call.
+pub(crate) enum Rest {
+    None,
+    One(Obj),
+    Tuple(Obj),
+}
+
+fn same_text(a: &Obj, b: *mut ffi::PyObject) -> RawResult<bool> {
+    // SAFETY: both are str.
+    match unsafe { ffi::PyUnicode_Compare(a.as_ptr(), b) } {
+        0 => Ok(true),
+        // SAFETY: only asks.
+        -1 if !unsafe { ffi::PyErr_Occurred() }.is_null() => Err(Raised),
+        _ => Ok(false),
+    }
+}
+
+#[cold]
+pub(crate) fn type_error(py: Python<'_>, text: String) -> Raised {
+    Raised::from_err(py, PyTypeError::new_err(text))
+}
+
+/// Defines an `extern "C"` fastcall method around `fn(py, this: &Obj, args: &Args) -> RawResult<Obj>`.
+/// `this` has been checked by the method descriptor.
+macro_rules! fastcall_method {
+    ($wrapper:ident, $python_name:literal, $body:path) => {
+        pub(crate) unsafe extern "C" fn $wrapper(
+            this: *mut pyo3::ffi::PyObject,
+            words: *const *mut pyo3::ffi::PyObject,
+            count: pyo3::ffi::Py_ssize_t,
+            keywords: *mut pyo3::ffi::PyObject,
+        ) -> *mut pyo3::ffi::PyObject {
+            $crate::raw::entry(|py| {
+                // SAFETY: the interpreter passes live references as the fastcall convention says.
+                let args = unsafe { $crate::raw::fastcall::Args::new(words, count, keywords, $python_name) };
+                // SAFETY: `self` of a method call is alive during the call; borrowed, not counted.
+                let this = std::mem::ManuallyDrop::new(unsafe { $crate::raw::obj::Obj::from_owned_opt(this) });
+                $body(py, this.as_ref().expect("self is never null"), &args)
+            })
+        }
+    };
+}
+pub(crate) use fastcall_method;
+
+pub(crate) type FastcallFunction = unsafe extern "C" fn(
+    *mut ffi::PyObject,
+    *const *mut ffi::PyObject,
+    ffi::Py_ssize_t,
+    *mut ffi::PyObject,
+) -> *mut ffi::PyObject;
+
+/// Puts a fastcall method on a class.
+pub(crate) fn add_method(
+    class: &Bound<'_, PyType>,
+    name: &'static CStr,
+    doc: &'static CStr,
+    function: FastcallFunction,
+) -> PyResult<()> {
+    let def = Box::leak(Box::new(ffi::PyMethodDef {
+        ml_name: name.as_ptr(),
+        ml_meth: ffi::PyMethodDefPointer { PyCFunctionFastWithKeywords: function },
+        ml_flags: ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
+        ml_doc: doc.as_ptr(),
+    }));
+    // SAFETY: the definition lives for ever (leaked, once per method and process); the class is a heap type of ours.
+    let descriptor =
+        unsafe { Bound::from_owned_ptr_or_err(class.py(), ffi::PyDescr_NewMethod(class.as_type_ptr(), def))? };
+    class.setattr(name.to_str().expect("names are ASCII"), descriptor)
+}

@@ -1,0 +1,74 @@
+//! A reference to an event loop, with a straight way to the scheduler of one of ours.
+//!
+//! Handles, futures and tasks hold one. The loop object keeps its scheduler alive and in place (it is a field of the
+//! object), so the pointer is good exactly as long as the reference.
+
+use std::marker::PhantomData;
+use std::sync::OnceLock;
+
+use pyo3::ffi;
+
+use super::instance::Visitor;
+use super::cell::ObjCell;
+use super::obj::Obj;
+
+/// Finds the scheduler inside a loop object: null for a loop that is not ours, or whose class overrides `call_soon`.
+pub(crate) type Finder = fn(&Obj) -> *const ();
+
+static FINDER: OnceLock<Finder> = OnceLock::new();
+
+/// Told once, at import, by the event loop (which `tasks` must not know).
+pub(crate) fn set_finder(finder: Finder) {
+    let _ = FINDER.set(finder);
+}
+
+pub(crate) struct LoopRef<S> {
+    object: ObjCell,
+    scheduler: *const S,
+    _scheduler: PhantomData<fn(S)>,
+}
+
+impl<S> LoopRef<S> {
+    pub(crate) fn new(event_loop: Obj) -> LoopRef<S> {
+        let scheduler = FINDER.get().map_or(std::ptr::null(), |find| find(&event_loop)).cast();
+        LoopRef { object: ObjCell::new(Some(event_loop)), scheduler, _scheduler: PhantomData }
+    }
+
+    /// As [`LoopRef::new`] where the scheduler is at hand.
+    ///
+    /// # Safety
+    /// `scheduler` is a field of `event_loop`.
+    pub(crate) unsafe fn with_scheduler(event_loop: Obj, scheduler: *const S) -> LoopRef<S> {
+        LoopRef { object: ObjCell::new(Some(event_loop)), scheduler, _scheduler: PhantomData }
+    }
+
+    /// The loop object; `None` only after the collector cleared a cycle.
+    #[inline]
+    pub(crate) fn object(&self) -> Option<Obj> {
+        self.object.get()
+    }
+
+    #[inline]
+    pub(crate) fn as_ptr(&self) -> *mut ffi::PyObject {
+        self.object.as_ptr()
+    }
+
+    /// The scheduler, if the loop is ours.
+    #[inline]
+    pub(crate) fn scheduler(&self) -> Option<&S> {
+        if self.scheduler.is_null() || self.object.is_none() {
+            return None;
+        }
+        // SAFETY: a field of `object`, which is alive while we hold it (see the head). Everything in it that changes
+        // is in cells, so shared references are all there are.
+        Some(unsafe { &*self.scheduler })
+    }
+
+    pub(crate) fn visit(&self, visitor: &mut Visitor) {
+        visitor.cell(&self.object);
+    }
+
+    pub(crate) fn clear(&self) {
+        self.object.set(None);
+    }
+}

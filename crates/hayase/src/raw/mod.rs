@@ -1,0 +1,102 @@
+//! THE FENCE: every unsafe line, every raw C-API name and every difference between Python versions.
+//!
+//! What lies above (`interop`, `tasks`, `runtime`, ...) is safe Rust and sees only the types of this folder:
+//! [`obj::Obj`] (one owned reference), [`cell`] (interior mutability that the GIL guards), [`call`] (vectorcalls),
+//! [`typespec`] (heap types with Rust data in them) and the hot types themselves.
+//!
+//! Must stay true
+//! - Every function here runs with the GIL held; free-threaded interpreters are refused by the module.
+//! - An error is either a `PyErr` or [`Raised`]: an exception that is already set in the thread state. A function
+//!   that returns `Err(Raised)` has set it; a function that returns `Ok` has left none behind.
+//! - No panic crosses into C: every slot and method goes through [`entry`].
+
+pub(crate) mod call;
+pub(crate) mod cell;
+pub(crate) mod compat;
+pub(crate) mod context;
+pub(crate) mod fastcall;
+pub(crate) mod instance;
+pub(crate) mod loop_ref;
+pub(crate) mod obj;
+pub(crate) mod typespec;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use pyo3::exceptions::PySystemError;
+use pyo3::prelude::*;
+use pyo3::{PyErr, ffi};
+
+use obj::Obj;
+
+/// An exception is set in the interpreter's thread state; the value says nothing more.
+#[derive(Debug)]
+pub(crate) struct Raised;
+
+impl Raised {
+    /// Takes the exception out of the thread state.
+    pub(crate) fn fetch(self, py: Python<'_>) -> PyErr {
+        PyErr::fetch(py)
+    }
+
+    /// Puts `err` into the thread state.
+    pub(crate) fn from_err(py: Python<'_>, err: PyErr) -> Raised {
+        err.restore(py);
+        Raised
+    }
+}
+
+pub(crate) type RawResult<T> = Result<T, Raised>;
+
+/// `PyResult` from a raw result.
+pub(crate) fn to_py<T>(py: Python<'_>, result: RawResult<T>) -> PyResult<T> {
+    result.map_err(|raised| raised.fetch(py))
+}
+
+/// Raw result from a `PyResult`.
+pub(crate) fn to_raw<T>(py: Python<'_>, result: PyResult<T>) -> RawResult<T> {
+    result.map_err(|err| Raised::from_err(py, err))
+}
+
+/// Runs the body of a slot or method that returns an object: a panic becomes a `SystemError`, never an abort.
+pub(crate) fn entry(body: impl FnOnce(Python<'_>) -> RawResult<Obj>) -> *mut ffi::PyObject {
+    // SAFETY: the interpreter calls slots and methods with the GIL held and an attached thread state.
+    let py = unsafe { Python::assume_attached() };
+    match catch_unwind(AssertUnwindSafe(|| body(py))) {
+        Ok(Ok(value)) => value.into_ptr(),
+        Ok(Err(Raised)) => std::ptr::null_mut(),
+        Err(payload) => {
+            panicked(py, payload);
+            std::ptr::null_mut()
+        }
+    }
+}
+
+/// As [`entry`], for slots that return 0 or -1.
+pub(crate) fn entry_int(body: impl FnOnce(Python<'_>) -> RawResult<std::ffi::c_int>) -> std::ffi::c_int {
+    // SAFETY: as in `entry`.
+    let py = unsafe { Python::assume_attached() };
+    match catch_unwind(AssertUnwindSafe(|| body(py))) {
+        Ok(Ok(value)) => value,
+        Ok(Err(Raised)) => -1,
+        Err(payload) => {
+            panicked(py, payload);
+            -1
+        }
+    }
+}
+
+/// As [`entry`], for slots that cannot fail (dealloc, traverse, clear): after a panic there the default is returned.
+pub(crate) fn entry_infallible<R>(default: R, body: impl FnOnce(Python<'_>) -> R) -> R {
+    // SAFETY: as in `entry`; a traverse function does nothing with the token but visit.
+    let py = unsafe { Python::assume_attached() };
+    catch_unwind(AssertUnwindSafe(|| body(py))).unwrap_or(default)
+}
+
+fn panicked(py: Python<'_>, payload: Box<dyn std::any::Any + Send>) {
+    let text = payload
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| payload.downcast_ref::<&str>().copied())
+        .unwrap_or("unknown panic");
+    PySystemError::new_err(format!("hayase has a bug, please report it: {text}")).restore(py);
+}

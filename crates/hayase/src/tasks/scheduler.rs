@@ -1,0 +1,116 @@
+//! The scheduler of one loop: what is ready, what is due, and the flags that every `call_soon` looks at.
+//!
+//! It lives inside the loop object and is reached from handles, futures and tasks through a `LoopRef`. It starts
+//! nothing by itself: `event_loop/turn.rs` takes entries out and runs them.
+//!
+//! Must stay true
+//! - Entries run in the order they were pushed; a turn runs what was there when it began.
+//! - No reference is dropped and no Python code runs while a cell is open.
+
+use std::collections::VecDeque;
+
+use driver::{Time, TimerKey, TimerQueue, Waker};
+use pyo3::Python;
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+
+use super::ready::Ready;
+use crate::raw::cell::{GilCell, GilValue};
+use crate::raw::instance::Visitor;
+use crate::raw::loop_ref;
+use crate::raw::obj::Obj;
+use crate::raw::{RawResult, Raised};
+
+pub(crate) type LoopRef = loop_ref::LoopRef<Scheduler>;
+
+pub(crate) struct Scheduler {
+    ready: GilCell<VecDeque<Ready>>,
+    timers: GilCell<TimerQueue<Obj>>,
+    waker: Waker,
+    /// `loop.get_debug()`
+    pub(crate) debug: GilValue<bool>,
+    pub(crate) closed: GilValue<bool>,
+    /// `threading.get_ident()` of the thread that runs the loop; 0 when it does not run.
+    pub(crate) running_thread: GilValue<u64>,
+}
+
+impl Scheduler {
+    pub(crate) fn new(waker: Waker) -> Scheduler {
+        Scheduler {
+            ready: GilCell::new(VecDeque::new()),
+            timers: GilCell::new(TimerQueue::new()),
+            waker,
+            debug: GilValue::new(false),
+            closed: GilValue::new(false),
+            running_thread: GilValue::new(0),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn push(&self, py: Python<'_>, entry: Ready) {
+        self.ready.with(py, |ready| ready.push_back(entry));
+    }
+
+    #[inline]
+    pub(crate) fn pop(&self, py: Python<'_>) -> Option<Ready> {
+        self.ready.with(py, VecDeque::pop_front)
+    }
+
+    #[inline]
+    pub(crate) fn ready_len(&self, py: Python<'_>) -> usize {
+        self.ready.with(py, |ready| ready.len())
+    }
+
+    /// Everything that waits, taken out (to be dropped by the caller, with no cell open).
+    pub(crate) fn drain(&self, py: Python<'_>) -> (VecDeque<Ready>, Vec<Obj>) {
+        let ready = self.ready.with(py, std::mem::take);
+        let timers = self.timers.with(py, |timers| timers.drain().collect());
+        (ready, timers)
+    }
+
+    /// `handle` is an exact `TimerHandle`.
+    #[inline]
+    pub(crate) fn insert_timer(&self, py: Python<'_>, deadline: Time, handle: Obj) -> TimerKey {
+        self.timers.with(py, |timers| timers.insert(deadline, handle))
+    }
+
+    /// The handle, if it was still waiting; dropped by the caller.
+    #[inline]
+    pub(crate) fn cancel_timer(&self, py: Python<'_>, key: TimerKey) -> Option<Obj> {
+        self.timers.with(py, |timers| timers.cancel(key))
+    }
+
+    pub(crate) fn next_deadline(&self, py: Python<'_>) -> Option<Time> {
+        self.timers.with(py, TimerQueue::next_deadline)
+    }
+
+    #[inline]
+    pub(crate) fn pop_timer(&self, py: Python<'_>, now: Time) -> Option<Obj> {
+        self.timers.with(py, |timers| timers.pop_expired(now))
+    }
+
+    pub(crate) fn timers_len(&self, py: Python<'_>) -> usize {
+        self.timers.with(py, |timers| timers.len())
+    }
+
+    /// Wakes the loop from another thread; coalesced.
+    pub(crate) fn wake(&self) {
+        self.waker.wake();
+    }
+
+    /// `RuntimeError('Event loop is closed')` for a closed loop.
+    #[inline]
+    pub(crate) fn check_open(&self, py: Python<'_>) -> RawResult<()> {
+        if self.closed.get() { Err(closed_error(py)) } else { Ok(()) }
+    }
+
+    pub(crate) fn visit(&self, visitor: &mut Visitor) {
+        self.ready.peek(|ready| ready.iter().for_each(|entry| entry.visit(visitor)));
+        self.timers.peek(|timers| timers.iter().for_each(|handle| visitor.obj(handle)));
+    }
+}
+
+#[cold]
+fn closed_error(py: Python<'_>) -> Raised {
+    Raised::from_err(py, PyRuntimeError::new_err("Event loop is closed"))
+}
