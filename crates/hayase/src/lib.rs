@@ -2,6 +2,7 @@
 
 #[allow(unsafe_code)]
 mod raw;
+mod interop;
 mod tasks;
 
 use pyo3::prelude::*;

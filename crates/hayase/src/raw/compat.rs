@@ -18,3 +18,6 @@ pub(crate) fn restore_raised(py: Python<'_>, pending: Option<PyErr>) {
         err.restore(py);
     }
 }
+
+/// `format_helpers._format_callback_source` has a keyword `debug`.
+pub(crate) const CALLBACK_SOURCE_HAS_DEBUG: bool = cfg!(Py_3_13);

@@ -15,6 +15,7 @@ pub(crate) mod cell;
 pub(crate) mod compat;
 pub(crate) mod context;
 pub(crate) mod fastcall;
+pub(crate) mod handle;
 pub(crate) mod instance;
 pub(crate) mod loop_ref;
 pub(crate) mod obj;
@@ -73,6 +74,20 @@ pub(crate) fn entry(body: impl FnOnce(Python<'_>) -> RawResult<Obj>) -> *mut ffi
 
 /// As [`entry`], for slots that return 0 or -1.
 pub(crate) fn entry_int(body: impl FnOnce(Python<'_>) -> RawResult<std::ffi::c_int>) -> std::ffi::c_int {
+    // SAFETY: as in `entry`.
+    let py = unsafe { Python::assume_attached() };
+    match catch_unwind(AssertUnwindSafe(|| body(py))) {
+        Ok(Ok(value)) => value,
+        Ok(Err(Raised)) => -1,
+        Err(payload) => {
+            panicked(py, payload);
+            -1
+        }
+    }
+}
+
+/// As [`entry`], for `tp_hash`.
+pub(crate) fn entry_hash(body: impl FnOnce(Python<'_>) -> RawResult<isize>) -> isize {
     // SAFETY: as in `entry`.
     let py = unsafe { Python::assume_attached() };
     match catch_unwind(AssertUnwindSafe(|| body(py))) {

@@ -2,5 +2,6 @@
 //!
 //! The types' memory and slots are in `raw`; what is here is safe Rust on their values.
 
+pub(crate) mod handle;
 pub(crate) mod ready;
 pub(crate) mod scheduler;

@@ -1,0 +1,3 @@
+//! What hayase uses of the standard library, imported once on first use.
+
+pub(crate) mod imports;
