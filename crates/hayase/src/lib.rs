@@ -3,6 +3,7 @@
 #[allow(unsafe_code)]
 mod raw;
 mod interop;
+mod runtime;
 mod tasks;
 
 use pyo3::prelude::*;

@@ -16,6 +16,7 @@ pub(crate) mod compat;
 pub(crate) mod context;
 pub(crate) mod fastcall;
 pub(crate) mod handle;
+pub(crate) mod field_ref;
 pub(crate) mod instance;
 pub(crate) mod loop_ref;
 pub(crate) mod obj;

@@ -1,0 +1,110 @@
+//! What transports need of a loop: the driver, who is registered with it, the scheduler, the shared receive buffer and
+//! the list of transports with corked bytes. Knows no protocol and no transport.
+//!
+//! One `Runtime` is a field of each loop object and is reached through a [`RuntimeRef`].
+//!
+//! Must stay true
+//! - No cell of a runtime is open while Python code runs or a reference is dropped.
+//! - A descriptor is registered with the driver exactly while its slot exists and wants something; see `slots.rs`.
+
+pub(crate) mod slots;
+
+use std::io;
+use std::os::fd::RawFd;
+
+use driver::{Driver, Interest, Token};
+use pyo3::Python;
+
+use crate::raw::cell::{GilCell, GilValue};
+use crate::raw::field_ref::FieldRef;
+use crate::raw::instance::Visitor;
+use crate::raw::obj::Obj;
+use crate::tasks::scheduler::Scheduler;
+use slots::{SlotKind, Slots};
+
+/// A loop object (strong) and the runtime in it.
+pub(crate) type RuntimeRef = FieldRef<Runtime>;
+
+/// One receive buffer for all sockets of a loop: it stays in the cache. What fills it is read again directly into the
+/// final object.
+pub(crate) const SCRATCH_BYTES: usize = 64 * 1024;
+
+pub(crate) struct Runtime {
+    pub(crate) scheduler: Scheduler,
+    pub(crate) driver: Driver,
+    pub(crate) slots: GilCell<Slots>,
+    pub(crate) scratch: GilCell<Box<[u8]>>,
+    /// Transports with corked bytes to be flushed when the current ready entry ends.
+    pub(crate) corked: GilCell<Vec<Obj>>,
+    /// Transports that were flushed in this turn already; the rest leaves when the turn ends.
+    pub(crate) corked_late: GilCell<Vec<Obj>>,
+    /// Number of the turn that runs; `event_loop/turn.rs` counts it up (wrapping) when a turn begins. Starts at 1: a
+    /// transport that was never flushed says 0.
+    pub(crate) turn: GilValue<u32>,
+}
+
+impl Runtime {
+    pub(crate) fn new(driver: Driver) -> Runtime {
+        Runtime {
+            scheduler: Scheduler::new(driver.waker()),
+            driver,
+            slots: GilCell::new(Slots::new()),
+            scratch: GilCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
+            corked: GilCell::new(Vec::new()),
+            corked_late: GilCell::new(Vec::new()),
+            turn: GilValue::new(1),
+        }
+    }
+
+    /// Begins to watch `fd` for `object`. The caller made sure that nobody else watches it ([`Slots::token_of`]).
+    pub(crate) fn watch(
+        &self,
+        py: Python<'_>,
+        fd: RawFd,
+        interest: Interest,
+        kind: SlotKind,
+        object: Obj,
+    ) -> io::Result<Token> {
+        let token = self.slots.with(py, |slots| slots.insert(kind, object, fd, interest));
+        match self.driver.watch(fd, interest, token) {
+            Ok(()) => Ok(token),
+            Err(error) => {
+                drop(self.slots.with(py, |slots| slots.remove(token)));
+                Err(error)
+            }
+        }
+    }
+
+    /// Changes what is watched; no system call if nothing changes. An empty interest is for [`Runtime::unwatch`]: the
+    /// kernel reports hang-ups even to who asked for nothing.
+    pub(crate) fn rewatch(&self, py: Python<'_>, token: Token, interest: Interest) -> io::Result<()> {
+        debug_assert!(!interest.is_empty());
+        let Some((fd, before)) = self.slots.with(py, |slots| slots.set_interest(token, interest)) else {
+            return Ok(());
+        };
+        if before == interest {
+            return Ok(());
+        }
+        let result = self.driver.rewatch(fd, interest, token);
+        if result.is_err() {
+            self.slots.with(py, |slots| slots.set_interest(token, before));
+        }
+        result
+    }
+
+    /// Ends a registration; events of it that are queued already reach nobody. Returns what was registered, to be
+    /// dropped when the caller is in a consistent state. Call it before the descriptor is closed.
+    pub(crate) fn unwatch(&self, py: Python<'_>, token: Token) -> Option<Obj> {
+        let slot = self.slots.with(py, |slots| slots.remove(token))?;
+        // A descriptor that somebody else closed is gone from the kernel's list already.
+        let _ = self.driver.unwatch(slot.fd);
+        Some(slot.object)
+    }
+
+    pub(crate) fn visit(&self, visitor: &mut Visitor) {
+        self.scheduler.visit(visitor);
+        self.slots.peek(|slots| slots.visit(visitor));
+        self.corked.peek(|list| list.iter().for_each(|object| visitor.obj(object)));
+        self.corked_late.peek(|list| list.iter().for_each(|object| visitor.obj(object)));
+    }
+}
