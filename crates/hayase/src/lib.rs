@@ -1,12 +1,24 @@
 //! hayase._core: Python's asyncio in Rust. This file is the module tree that Python sees.
 
+mod event_loop;
+mod interop;
 #[allow(unsafe_code)]
 mod raw;
-mod interop;
 mod runtime;
 mod tasks;
+mod transports;
 
 use pyo3::prelude::*;
 
 #[pymodule]
-mod _core {}
+mod _core {
+    use super::*;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        let py = module.py();
+        module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        raw::handle::init(py, module)?;
+        event_loop::init(py, module)
+    }
+}

@@ -8,7 +8,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::PyAny;
 
 use crate::raw::obj::Obj;
-use crate::raw::{RawResult, Raised};
+use crate::raw::{Raised, RawResult};
 
 macro_rules! imports {
     ($($(#[$doc:meta])* $name:ident = $module:literal . $attribute:literal;)*) => {

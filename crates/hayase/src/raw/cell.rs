@@ -50,7 +50,10 @@ unsafe impl<T> Send for GilCell<T> {}
 
 impl<T> GilCell<T> {
     pub(crate) const fn new(value: T) -> Self {
-        GilCell { open: Cell::new(false), value: UnsafeCell::new(value) }
+        GilCell {
+            open: Cell::new(false),
+            value: UnsafeCell::new(value),
+        }
     }
 
     /// Runs `f` on the value. `f` must not run Python code, which includes dropping the last reference to an object:
@@ -116,7 +119,11 @@ impl ObjCell {
     #[inline]
     pub(crate) fn as_ptr(&self) -> *mut ffi::PyObject {
         // SAFETY: as in `is_none`.
-        unsafe { (*self.0.get()).as_ref().map_or(std::ptr::null_mut(), Obj::as_ptr) }
+        unsafe {
+            (*self.0.get())
+                .as_ref()
+                .map_or(std::ptr::null_mut(), Obj::as_ptr)
+        }
     }
     #[inline]
     pub(crate) fn take(&self) -> Option<Obj> {

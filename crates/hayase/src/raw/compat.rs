@@ -21,3 +21,9 @@ pub(crate) fn restore_raised(py: Python<'_>, pending: Option<PyErr>) {
 
 /// `format_helpers._format_callback_source` has a keyword `debug`.
 pub(crate) const CALLBACK_SOURCE_HAS_DEBUG: bool = cfg!(Py_3_13);
+
+/// `loop.create_task` hands every keyword on (to the task, or to the task factory) instead of knowing two.
+pub(crate) const CREATE_TASK_PASSES_KEYWORDS: bool = cfg!(Py_3_14);
+
+/// The exception handler runs in the context of the task, future or handle that failed.
+pub(crate) const EXCEPTION_HANDLER_RUNS_IN_CONTEXT: bool = cfg!(Py_3_12);

@@ -3,7 +3,7 @@
 use pyo3::{Python, ffi};
 
 use super::obj::Obj;
-use super::{RawResult, Raised};
+use super::{Raised, RawResult};
 
 /// A copy of the current context, as `contextvars.copy_context()`.
 #[inline]

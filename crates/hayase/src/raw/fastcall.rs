@@ -6,14 +6,15 @@
 use std::ffi::CStr;
 use std::marker::PhantomData;
 
+use pyo3::PyClass;
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyType;
+use pyo3::pyclass::boolean_struct::True;
 
 use super::call::Name;
 use super::obj::Obj;
-use super::{RawResult, Raised};
+use super::{Raised, RawResult, entry};
 
 /// A view of the arguments of one call; borrowed from the caller, so it cannot outlive the call.
 pub(crate) struct Args<'a> {
@@ -34,7 +35,13 @@ impl<'a> Args<'a> {
         keywords: *mut ffi::PyObject,
         function: &'static str,
     ) -> Args<'a> {
-        Args { words, positional: positional as usize, keywords, function, _call: PhantomData }
+        Args {
+            words,
+            positional: positional as usize,
+            keywords,
+            function,
+            _call: PhantomData,
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -58,7 +65,9 @@ impl<'a> Args<'a> {
         match self.positional.saturating_sub(start) {
             0 => Ok(Rest::None),
             // SAFETY: in range.
-            1 => Ok(Rest::One(unsafe { Obj::from_borrowed(*self.words.add(start)) })),
+            1 => Ok(Rest::One(unsafe {
+                Obj::from_borrowed(*self.words.add(start))
+            })),
             count => {
                 // SAFETY: a new tuple of `count` slots, each filled with a new reference before anyone sees it.
                 unsafe {
@@ -111,7 +120,13 @@ impl<'a> Args<'a> {
                 }
             }
             let name = name.borrow(py).to_string();
-            return Err(type_error(py, format!("{}() got an unexpected keyword argument '{name}'", self.function)));
+            return Err(type_error(
+                py,
+                format!(
+                    "{}() got an unexpected keyword argument '{name}'",
+                    self.function
+                ),
+            ));
         }
         Ok(found)
     }
@@ -127,7 +142,10 @@ impl<'a> Args<'a> {
 
     #[cold]
     fn missing(&self, py: Python<'_>, names: &[&str]) -> Raised {
-        let missing: Vec<String> = names[self.positional..].iter().map(|name| format!("'{name}'")).collect();
+        let missing: Vec<String> = names[self.positional..]
+            .iter()
+            .map(|name| format!("'{name}'"))
+            .collect();
         let list = match missing.as_slice() {
             [one] => one.clone(),
             [first, second] => format!("{first} and {second}"),
@@ -137,7 +155,11 @@ impl<'a> Args<'a> {
         let plural = if missing.len() == 1 { "" } else { "s" };
         type_error(
             py,
-            format!("{}() missing {} required positional argument{plural}: {list}", self.function, missing.len()),
+            format!(
+                "{}() missing {} required positional argument{plural}: {list}",
+                self.function,
+                missing.len()
+            ),
         )
     }
 }
@@ -164,27 +186,40 @@ pub(crate) fn type_error(py: Python<'_>, text: String) -> Raised {
     Raised::from_err(py, PyTypeError::new_err(text))
 }
 
-/// Defines an `extern "C"` fastcall method around `fn(py, this: &Obj, args: &Args) -> RawResult<Obj>`.
-/// `this` has been checked by the method descriptor.
-macro_rules! fastcall_method {
-    ($wrapper:ident, $python_name:literal, $body:path) => {
-        pub(crate) unsafe extern "C" fn $wrapper(
-            this: *mut pyo3::ffi::PyObject,
-            words: *const *mut pyo3::ffi::PyObject,
-            count: pyo3::ffi::Py_ssize_t,
-            keywords: *mut pyo3::ffi::PyObject,
-        ) -> *mut pyo3::ffi::PyObject {
-            $crate::raw::entry(|py| {
-                // SAFETY: the interpreter passes live references as the fastcall convention says.
-                let args = unsafe { $crate::raw::fastcall::Args::new(words, count, keywords, $python_name) };
-                // SAFETY: `self` of a method call is alive during the call; borrowed, not counted.
-                let this = std::mem::ManuallyDrop::new(unsafe { $crate::raw::obj::Obj::from_owned_opt(this) });
-                $body(py, this.as_ref().expect("self is never null"), &args)
-            })
-        }
-    };
+/// A method of the PyO3 class `C`, for [`add_method`].
+pub(crate) trait FastMethod<C> {
+    const NAME: &'static CStr;
+    const DOC: &'static CStr;
+    fn call(py: Python<'_>, this: &Obj, receiver: &C, args: &Args<'_>) -> RawResult<Obj>;
 }
-pub(crate) use fastcall_method;
+
+unsafe extern "C" fn trampoline<C, M>(
+    this: *mut ffi::PyObject,
+    words: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    keywords: *mut ffi::PyObject,
+) -> *mut ffi::PyObject
+where
+    C: PyClass<Frozen = True> + Sync,
+    M: FastMethod<C>,
+{
+    entry(|py| {
+        let name = const {
+            match M::NAME.to_str() {
+                Ok(name) => name,
+                Err(_) => panic!("names are ASCII"),
+            }
+        };
+        // SAFETY: the interpreter passes live references as the fastcall convention says.
+        let args = unsafe { Args::new(words, count, keywords, name) };
+        // SAFETY: `self` of a method call is alive during the call; borrowed, not counted.
+        let this = std::mem::ManuallyDrop::new(unsafe { Obj::from_owned_opt(this) });
+        let this = this.as_ref().expect("self is never null");
+        // SAFETY: the method descriptor, made for the class `C` by `add_method`, checked `self`; `C` is frozen.
+        let receiver = unsafe { this.borrow(py).cast_unchecked::<C>() };
+        M::call(py, this, receiver.get(), &args)
+    })
+}
 
 pub(crate) type FastcallFunction = unsafe extern "C" fn(
     *mut ffi::PyObject,
@@ -193,21 +228,24 @@ pub(crate) type FastcallFunction = unsafe extern "C" fn(
     *mut ffi::PyObject,
 ) -> *mut ffi::PyObject;
 
-/// Puts a fastcall method on a class.
-pub(crate) fn add_method(
-    class: &Bound<'_, PyType>,
-    name: &'static CStr,
-    doc: &'static CStr,
-    function: FastcallFunction,
-) -> PyResult<()> {
+/// Puts a method on its class.
+pub(crate) fn add_method<C, M>(py: Python<'_>) -> PyResult<()>
+where
+    C: PyClass<Frozen = True> + Sync,
+    M: FastMethod<C>,
+{
+    let class = py.get_type::<C>();
     let def = Box::leak(Box::new(ffi::PyMethodDef {
-        ml_name: name.as_ptr(),
-        ml_meth: ffi::PyMethodDefPointer { PyCFunctionFastWithKeywords: function },
+        ml_name: M::NAME.as_ptr(),
+        ml_meth: ffi::PyMethodDefPointer {
+            PyCFunctionFastWithKeywords: trampoline::<C, M>,
+        },
         ml_flags: ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
-        ml_doc: doc.as_ptr(),
+        ml_doc: M::DOC.as_ptr(),
     }));
     // SAFETY: the definition lives for ever (leaked, once per method and process); the class is a heap type of ours.
-    let descriptor =
-        unsafe { Bound::from_owned_ptr_or_err(class.py(), ffi::PyDescr_NewMethod(class.as_type_ptr(), def))? };
-    class.setattr(name.to_str().expect("names are ASCII"), descriptor)
+    let descriptor = unsafe {
+        Bound::from_owned_ptr_or_err(py, ffi::PyDescr_NewMethod(class.as_type_ptr(), def))?
+    };
+    class.setattr(M::NAME.to_str().expect("names are ASCII"), descriptor)
 }

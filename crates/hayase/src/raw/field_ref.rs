@@ -21,7 +21,10 @@ impl<T> FieldRef<T> {
         C: PyClass<Frozen = True> + Sync,
     {
         let field: *const T = field(object.get());
-        FieldRef { object: Obj::from_any(object.as_any()), field }
+        FieldRef {
+            object: Obj::from_any(object.as_any()),
+            field,
+        }
     }
 
     #[inline]
@@ -36,7 +39,7 @@ impl<T> FieldRef<T> {
         unsafe { &*self.field }
     }
 
-    pub(crate) fn visit(&self, visitor: &mut Visitor) {
+    pub(crate) fn visit(&self, visitor: &mut Visitor<'_>) {
         visitor.obj(&self.object);
     }
 }
@@ -52,6 +55,9 @@ impl<T> std::ops::Deref for FieldRef<T> {
 impl<T> Clone for FieldRef<T> {
     #[inline]
     fn clone(&self) -> Self {
-        FieldRef { object: self.object.clone(), field: self.field }
+        FieldRef {
+            object: self.object.clone(),
+            field: self.field,
+        }
     }
 }

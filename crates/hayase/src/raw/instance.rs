@@ -13,8 +13,9 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
-use pyo3::Python;
 use pyo3::ffi;
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
 
 use super::cell::{GilCell, ObjCell};
 use super::compat;
@@ -30,7 +31,7 @@ pub(crate) trait Data: Sized + 'static {
 
     fn class() -> &'static Class<Self>;
     /// Visits every reference, and nothing else.
-    fn visit(&self, visitor: &mut Visitor);
+    fn visit(&self, visitor: &mut Visitor<'_>);
     /// Drops every reference that can be part of a cycle.
     fn clear(&self);
     /// `__del__`: may run Python code and may resurrect the object.
@@ -68,14 +69,19 @@ impl<T: Data> Class<T> {
 
     pub(crate) fn offset_on(base: *mut ffi::PyTypeObject) -> usize {
         // SAFETY: null or a ready type.
-        let head = if base.is_null() { size_of::<ffi::PyObject>() } else { unsafe { (*base).tp_basicsize as usize } };
+        let head = if base.is_null() {
+            size_of::<ffi::PyObject>()
+        } else {
+            unsafe { (*base).tp_basicsize as usize }
+        };
         head.next_multiple_of(align_of::<T>())
     }
 
     /// Remembers the made type; once, at import. The reference is kept for ever.
     pub(crate) fn set(&self, type_object: Obj, base: *mut ffi::PyTypeObject) {
         self.offset.store(Self::offset_on(base), Ordering::Relaxed);
-        self.type_object.store(type_object.into_ptr().cast(), Ordering::Relaxed);
+        self.type_object
+            .store(type_object.into_ptr().cast(), Ordering::Relaxed);
     }
 
     #[inline]
@@ -92,7 +98,11 @@ impl<T: Data> Class<T> {
     #[inline]
     fn data(&self, this: *mut ffi::PyObject) -> *mut T {
         // SAFETY: callers pass instances of this class, which are `basic_size` long.
-        unsafe { this.cast::<u8>().add(self.offset.load(Ordering::Relaxed)).cast() }
+        unsafe {
+            this.cast::<u8>()
+                .add(self.offset.load(Ordering::Relaxed))
+                .cast()
+        }
     }
 
     /// Whether `object` is an instance of this very class.
@@ -105,7 +115,11 @@ impl<T: Data> Class<T> {
     /// A new instance that holds `data`.
     #[inline]
     pub(crate) fn make(&self, py: Python<'_>, data: T) -> RawResult<Ref<T>> {
-        let reused = if T::FREELIST > 0 { self.free.with(py, Vec::pop) } else { None };
+        let reused = if T::FREELIST > 0 {
+            self.free.with(py, Vec::pop)
+        } else {
+            None
+        };
         let this = match reused {
             // SAFETY: the object was an instance of this class, its base is empty, its value was dropped, its count
             // is zero and the collector does not know it; now it lives again, with a reference to its type.
@@ -141,7 +155,11 @@ impl<T: Data> Ref<T> {
     /// The same object, if it is exactly of this class.
     #[inline]
     pub(crate) fn from_obj(object: Obj) -> Result<Ref<T>, Obj> {
-        if T::class().is_exact(object.as_ptr()) { Ok(Ref(object, PhantomData)) } else { Err(object) }
+        if T::class().is_exact(object.as_ptr()) {
+            Ok(Ref(object, PhantomData))
+        } else {
+            Err(object)
+        }
     }
 
     /// A view of a borrowed pointer, for the length of a slot call.
@@ -196,13 +214,48 @@ impl<T: Data> Deref for Ref<T> {
 }
 
 /// Visits references for the collector.
-pub(crate) struct Visitor {
-    visit: ffi::visitproc,
-    arg: *mut c_void,
+pub(crate) struct Visitor<'a> {
+    how: How<'a>,
     stopped: c_int,
 }
 
-impl Visitor {
+enum How<'a> {
+    Slot {
+        visit: ffi::visitproc,
+        arg: *mut c_void,
+    },
+    PyO3 {
+        visit: &'a PyVisit<'a>,
+        error: Option<PyTraverseError>,
+    },
+}
+
+impl<'a> Visitor<'a> {
+    fn slot(visit: ffi::visitproc, arg: *mut c_void) -> Visitor<'a> {
+        Visitor {
+            how: How::Slot { visit, arg },
+            stopped: 0,
+        }
+    }
+
+    /// For `__traverse__` of a PyO3 class.
+    pub(crate) fn traverse(
+        visit: &PyVisit<'_>,
+        body: impl FnOnce(&mut Visitor<'_>),
+    ) -> Result<(), PyTraverseError> {
+        let mut visitor = Visitor {
+            how: How::PyO3 { visit, error: None },
+            stopped: 0,
+        };
+        body(&mut visitor);
+        match visitor.how {
+            How::PyO3 {
+                error: Some(error), ..
+            } => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     pub(crate) fn cell(&mut self, cell: &ObjCell) {
         self.ptr(cell.as_ptr());
     }
@@ -210,17 +263,32 @@ impl Visitor {
         self.ptr(object.as_ptr());
     }
     pub(crate) fn ptr(&mut self, object: *mut ffi::PyObject) {
-        if self.stopped == 0 && !object.is_null() {
+        if self.stopped != 0 || object.is_null() {
+            return;
+        }
+        match &mut self.how {
             // SAFETY: a live object and the collector's own argument.
-            self.stopped = unsafe { (self.visit)(object, self.arg) };
+            How::Slot { visit, arg } => self.stopped = unsafe { visit(object, *arg) },
+            How::PyO3 { visit, error } => {
+                // SAFETY: `Py` is transparent over a non-null pointer; borrowed for the call, not counted.
+                let object = unsafe { &*std::ptr::from_ref(&object).cast::<Py<PyAny>>() };
+                if let Err(stop) = visit.call(object) {
+                    *error = Some(stop);
+                    self.stopped = 1;
+                }
+            }
         }
     }
 }
 
 /// `tp_traverse` of the class of `T` (base `object`).
-pub(crate) unsafe extern "C" fn traverse<T: Data>(this: *mut ffi::PyObject, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
+pub(crate) unsafe extern "C" fn traverse<T: Data>(
+    this: *mut ffi::PyObject,
+    visit: ffi::visitproc,
+    arg: *mut c_void,
+) -> c_int {
     entry_infallible(0, |_py| {
-        let mut visitor = Visitor { visit, arg, stopped: 0 };
+        let mut visitor = Visitor::slot(visit, arg);
         // SAFETY: called for instances of this class.
         unsafe {
             visitor.ptr(ffi::Py_TYPE(this).cast());
@@ -246,7 +314,7 @@ pub(crate) unsafe extern "C" fn traverse_with_base<T: Data>(
                     return stopped;
                 }
             }
-            let mut visitor = Visitor { visit, arg, stopped: 0 };
+            let mut visitor = Visitor::slot(visit, arg);
             (*T::class().data(this)).visit(&mut visitor);
             visitor.stopped
         }
@@ -285,7 +353,10 @@ pub(crate) unsafe extern "C" fn dealloc<T: Data>(this: *mut ffi::PyObject) {
         // SAFETY: the count is zero; the order is: finalizer (may resurrect), untrack, weak references, value, memory.
         unsafe {
             let class = T::class();
-            if T::FINALIZE && (*class.data(this)).wants_finalizer() && ffi::PyObject_CallFinalizerFromDealloc(this) < 0 {
+            if T::FINALIZE
+                && (*class.data(this)).wants_finalizer()
+                && ffi::PyObject_CallFinalizerFromDealloc(this) < 0
+            {
                 return;
             }
             ffi::PyObject_GC_UnTrack(this.cast());

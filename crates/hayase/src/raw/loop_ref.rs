@@ -8,8 +8,8 @@ use std::sync::OnceLock;
 
 use pyo3::ffi;
 
-use super::instance::Visitor;
 use super::cell::ObjCell;
+use super::instance::Visitor;
 use super::obj::Obj;
 
 /// Finds the scheduler inside a loop object: null for a loop that is not ours, or whose class overrides `call_soon`.
@@ -30,16 +30,33 @@ pub(crate) struct LoopRef<S> {
 
 impl<S> LoopRef<S> {
     pub(crate) fn new(event_loop: Obj) -> LoopRef<S> {
-        let scheduler = FINDER.get().map_or(std::ptr::null(), |find| find(&event_loop)).cast();
-        LoopRef { object: ObjCell::new(Some(event_loop)), scheduler, _scheduler: PhantomData }
+        let scheduler = FINDER
+            .get()
+            .map_or(std::ptr::null(), |find| find(&event_loop))
+            .cast();
+        LoopRef {
+            object: ObjCell::new(Some(event_loop)),
+            scheduler,
+            _scheduler: PhantomData,
+        }
     }
 
-    /// As [`LoopRef::new`] where the scheduler is at hand.
-    ///
-    /// # Safety
-    /// `scheduler` is a field of `event_loop`.
-    pub(crate) unsafe fn with_scheduler(event_loop: Obj, scheduler: *const S) -> LoopRef<S> {
-        LoopRef { object: ObjCell::new(Some(event_loop)), scheduler, _scheduler: PhantomData }
+    /// As [`LoopRef::new`] where the scheduler is at hand; it must be a field of `event_loop`.
+    #[inline]
+    pub(crate) fn with_scheduler(event_loop: Obj, scheduler: &S) -> LoopRef<S> {
+        let start = event_loop.as_ptr() as usize;
+        let field = std::ptr::from_ref(scheduler) as usize;
+        // SAFETY: the type of a live object.
+        let size = unsafe { (*event_loop.type_ptr()).tp_basicsize } as usize;
+        assert!(
+            field >= start && field < start + size,
+            "the scheduler is not part of this loop"
+        );
+        LoopRef {
+            object: ObjCell::new(Some(event_loop)),
+            scheduler,
+            _scheduler: PhantomData,
+        }
     }
 
     /// The loop object; `None` only after the collector cleared a cycle.
@@ -64,7 +81,7 @@ impl<S> LoopRef<S> {
         Some(unsafe { &*self.scheduler })
     }
 
-    pub(crate) fn visit(&self, visitor: &mut Visitor) {
+    pub(crate) fn visit(&self, visitor: &mut Visitor<'_>) {
         visitor.cell(&self.object);
     }
 

@@ -14,9 +14,10 @@ pub(crate) mod call;
 pub(crate) mod cell;
 pub(crate) mod compat;
 pub(crate) mod context;
+pub(crate) mod detached;
 pub(crate) mod fastcall;
-pub(crate) mod handle;
 pub(crate) mod field_ref;
+pub(crate) mod handle;
 pub(crate) mod instance;
 pub(crate) mod loop_ref;
 pub(crate) mod obj;
@@ -74,7 +75,9 @@ pub(crate) fn entry(body: impl FnOnce(Python<'_>) -> RawResult<Obj>) -> *mut ffi
 }
 
 /// As [`entry`], for slots that return 0 or -1.
-pub(crate) fn entry_int(body: impl FnOnce(Python<'_>) -> RawResult<std::ffi::c_int>) -> std::ffi::c_int {
+pub(crate) fn entry_int(
+    body: impl FnOnce(Python<'_>) -> RawResult<std::ffi::c_int>,
+) -> std::ffi::c_int {
     // SAFETY: as in `entry`.
     let py = unsafe { Python::assume_attached() };
     match catch_unwind(AssertUnwindSafe(|| body(py))) {

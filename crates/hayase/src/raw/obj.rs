@@ -10,7 +10,7 @@ use std::ptr::NonNull;
 use pyo3::prelude::*;
 use pyo3::{Borrowed, ffi};
 
-use super::{RawResult, Raised};
+use super::{Raised, RawResult};
 
 #[repr(transparent)]
 pub(crate) struct Obj(NonNull<ffi::PyObject>, PhantomData<*mut ()>);
@@ -67,7 +67,13 @@ impl Obj {
     #[inline]
     pub(crate) fn bool(_py: Python<'_>, value: bool) -> Obj {
         // SAFETY: True and False are always alive.
-        unsafe { Obj::from_borrowed(if value { ffi::Py_True() } else { ffi::Py_False() }) }
+        unsafe {
+            Obj::from_borrowed(if value {
+                ffi::Py_True()
+            } else {
+                ffi::Py_False()
+            })
+        }
     }
 
     #[inline]

@@ -65,7 +65,9 @@ impl Runtime {
         kind: SlotKind,
         object: Obj,
     ) -> io::Result<Token> {
-        let token = self.slots.with(py, |slots| slots.insert(kind, object, fd, interest));
+        let token = self
+            .slots
+            .with(py, |slots| slots.insert(kind, object, fd, interest));
         match self.driver.watch(fd, interest, token) {
             Ok(()) => Ok(token),
             Err(error) => {
@@ -77,9 +79,17 @@ impl Runtime {
 
     /// Changes what is watched; no system call if nothing changes. An empty interest is for [`Runtime::unwatch`]: the
     /// kernel reports hang-ups even to who asked for nothing.
-    pub(crate) fn rewatch(&self, py: Python<'_>, token: Token, interest: Interest) -> io::Result<()> {
+    pub(crate) fn rewatch(
+        &self,
+        py: Python<'_>,
+        token: Token,
+        interest: Interest,
+    ) -> io::Result<()> {
         debug_assert!(!interest.is_empty());
-        let Some((fd, before)) = self.slots.with(py, |slots| slots.set_interest(token, interest)) else {
+        let Some((fd, before)) = self
+            .slots
+            .with(py, |slots| slots.set_interest(token, interest))
+        else {
             return Ok(());
         };
         if before == interest {
@@ -87,7 +97,8 @@ impl Runtime {
         }
         let result = self.driver.rewatch(fd, interest, token);
         if result.is_err() {
-            self.slots.with(py, |slots| slots.set_interest(token, before));
+            self.slots
+                .with(py, |slots| slots.set_interest(token, before));
         }
         result
     }
@@ -101,10 +112,25 @@ impl Runtime {
         Some(slot.object)
     }
 
-    pub(crate) fn visit(&self, visitor: &mut Visitor) {
+    /// Ends every registration, for a loop that is closed; what was registered is dropped by the caller.
+    pub(crate) fn close(&self, py: Python<'_>) -> Vec<Obj> {
+        let slots = self.slots.with(py, Slots::drain);
+        for slot in &slots {
+            // As in `unwatch`.
+            let _ = self.driver.unwatch(slot.fd);
+        }
+        let mut objects: Vec<Obj> = slots.into_iter().map(|slot| slot.object).collect();
+        objects.append(&mut self.corked.with(py, std::mem::take));
+        objects.append(&mut self.corked_late.with(py, std::mem::take));
+        objects
+    }
+
+    pub(crate) fn visit(&self, visitor: &mut Visitor<'_>) {
         self.scheduler.visit(visitor);
         self.slots.peek(|slots| slots.visit(visitor));
-        self.corked.peek(|list| list.iter().for_each(|object| visitor.obj(object)));
-        self.corked_late.peek(|list| list.iter().for_each(|object| visitor.obj(object)));
+        self.corked
+            .peek(|list| list.iter().for_each(|object| visitor.obj(object)));
+        self.corked_late
+            .peek(|list| list.iter().for_each(|object| visitor.obj(object)));
     }
 }

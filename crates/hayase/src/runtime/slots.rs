@@ -21,6 +21,8 @@ pub(crate) enum SlotKind {
     Handles,
     /// Native code that waits once for readiness (a connect in progress): a future to resolve.
     Waiter,
+    /// The socket pair through which the interpreter tells of signals; the loop's own, no object.
+    Signals,
 }
 
 pub(crate) struct Slot {
@@ -51,17 +53,37 @@ pub(crate) struct Slots {
 
 impl Slots {
     pub(crate) const fn new() -> Slots {
-        Slots { places: Vec::new(), first_free: NONE, by_fd: Vec::new(), len: 0 }
+        Slots {
+            places: Vec::new(),
+            first_free: NONE,
+            by_fd: Vec::new(),
+            len: 0,
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    pub(crate) fn insert(&mut self, kind: SlotKind, object: Obj, fd: RawFd, interest: Interest) -> Token {
-        let slot = Some(Slot { kind, interest, fd, object });
+    pub(crate) fn insert(
+        &mut self,
+        kind: SlotKind,
+        object: Obj,
+        fd: RawFd,
+        interest: Interest,
+    ) -> Token {
+        let slot = Some(Slot {
+            kind,
+            interest,
+            fd,
+            object,
+        });
         let index = if self.first_free == NONE {
-            self.places.push(Place { generation: 0, next_free: NONE, slot });
+            self.places.push(Place {
+                generation: 0,
+                next_free: NONE,
+                slot,
+            });
             self.places.len() - 1
         } else {
             let index = self.first_free as usize;
@@ -92,7 +114,11 @@ impl Slots {
     }
 
     /// The descriptor and what it was watched for before.
-    pub(crate) fn set_interest(&mut self, token: Token, interest: Interest) -> Option<(RawFd, Interest)> {
+    pub(crate) fn set_interest(
+        &mut self,
+        token: Token,
+        interest: Interest,
+    ) -> Option<(RawFd, Interest)> {
         self.get(token)?;
         let slot = self.places[token.0 as u32 as usize].slot.as_mut()?;
         Some((slot.fd, std::mem::replace(&mut slot.interest, interest)))
@@ -108,7 +134,9 @@ impl Slots {
         place.next_free = self.first_free;
         self.first_free = index;
         self.len -= 1;
-        if let Some(entry) = usize::try_from(slot.fd).ok().and_then(|number| self.by_fd.get_mut(number))
+        if let Some(entry) = usize::try_from(slot.fd)
+            .ok()
+            .and_then(|number| self.by_fd.get_mut(number))
             && *entry == token.0
         {
             *entry = NO_TOKEN;
@@ -128,10 +156,16 @@ impl Slots {
             .filter(|&index| self.places[index].slot.is_some())
             .map(|index| Token(index as u64 | u64::from(self.places[index].generation) << 32))
             .collect();
-        tokens.into_iter().filter_map(|token| self.remove(token)).collect()
+        tokens
+            .into_iter()
+            .filter_map(|token| self.remove(token))
+            .collect()
     }
 
-    pub(crate) fn visit(&self, visitor: &mut Visitor) {
-        self.places.iter().filter_map(|place| place.slot.as_ref()).for_each(|slot| visitor.obj(&slot.object));
+    pub(crate) fn visit(&self, visitor: &mut Visitor<'_>) {
+        self.places
+            .iter()
+            .filter_map(|place| place.slot.as_ref())
+            .for_each(|slot| visitor.obj(&slot.object));
     }
 }

@@ -16,11 +16,11 @@ use super::scheduler::LoopRef;
 use crate::interop::imports;
 use crate::raw::call::{self, Name};
 use crate::raw::cell::{GilValue, ObjCell};
-use crate::raw::{compat, context};
 use crate::raw::fastcall::Rest;
 use crate::raw::instance::{Class, Data, Ref, Visitor};
 use crate::raw::obj::Obj;
-use crate::raw::{RawResult, Raised, to_py, to_raw};
+use crate::raw::{Raised, RawResult, to_py, to_raw};
+use crate::raw::{compat, context};
 
 #[derive(Clone, Copy, PartialEq)]
 enum Shape {
@@ -53,12 +53,20 @@ pub(crate) struct TimerData {
 impl HandleData {
     pub(crate) const WEAK_REFERENCES: usize = offset_of!(HandleData, weak_references);
 
-    fn new(py: Python<'_>, event_loop: LoopRef, callback: Obj, args: Rest, context: Option<Obj>) -> RawResult<HandleData> {
+    fn new(
+        py: Python<'_>,
+        event_loop: LoopRef,
+        callback: Obj,
+        args: Rest,
+        context: Option<Obj>,
+    ) -> RawResult<HandleData> {
         let context = match context {
             Some(context) => context,
             None => context::copy_current(py)?,
         };
-        let debug = event_loop.scheduler().is_some_and(|scheduler| scheduler.debug.get());
+        let debug = event_loop
+            .scheduler()
+            .is_some_and(|scheduler| scheduler.debug.get());
         let traceback = if debug { Some(stack(py)?) } else { None };
         let (shape, args) = match args {
             Rest::None => (Shape::NoArgs, None),
@@ -77,7 +85,7 @@ impl HandleData {
         })
     }
 
-    fn visit_all(&self, visitor: &mut Visitor) {
+    fn visit_all(&self, visitor: &mut Visitor<'_>) {
         self.event_loop.visit(visitor);
         for cell in [&self.callback, &self.args, &self.context, &self.debug] {
             visitor.cell(cell);
@@ -93,7 +101,8 @@ impl HandleData {
 }
 
 impl TimerData {
-    pub(crate) const WEAK_REFERENCES: usize = offset_of!(TimerData, handle) + HandleData::WEAK_REFERENCES;
+    pub(crate) const WEAK_REFERENCES: usize =
+        offset_of!(TimerData, handle) + HandleData::WEAK_REFERENCES;
 
     pub(crate) fn when(&self) -> f64 {
         self.when
@@ -106,7 +115,7 @@ impl Data for HandleData {
         static CLASS: Class<HandleData> = Class::new();
         &CLASS
     }
-    fn visit(&self, visitor: &mut Visitor) {
+    fn visit(&self, visitor: &mut Visitor<'_>) {
         self.visit_all(visitor);
     }
     fn clear(&self) {
@@ -120,7 +129,7 @@ impl Data for TimerData {
         static CLASS: Class<TimerData> = Class::new();
         &CLASS
     }
-    fn visit(&self, visitor: &mut Visitor) {
+    fn visit(&self, visitor: &mut Visitor<'_>) {
         self.handle.visit_all(visitor);
     }
     fn clear(&self) {
@@ -130,8 +139,17 @@ impl Data for TimerData {
 
 /// A handle that nobody has scheduled yet. `context`: a copy of the current one if `None`.
 #[inline]
-pub(crate) fn make(py: Python<'_>, event_loop: LoopRef, callback: Obj, args: Rest, context: Option<Obj>) -> RawResult<Ref<HandleData>> {
-    HandleData::class().make(py, HandleData::new(py, event_loop, callback, args, context)?)
+pub(crate) fn make(
+    py: Python<'_>,
+    event_loop: LoopRef,
+    callback: Obj,
+    args: Rest,
+    context: Option<Obj>,
+) -> RawResult<Ref<HandleData>> {
+    HandleData::class().make(
+        py,
+        HandleData::new(py, event_loop, callback, args, context)?,
+    )
 }
 
 /// A timer handle that nobody has scheduled yet; `when` in seconds of `loop.time()`.
@@ -145,7 +163,14 @@ pub(crate) fn make_timer(
     context: Option<Obj>,
 ) -> RawResult<Ref<TimerData>> {
     let handle = HandleData::new(py, event_loop, callback, args, context)?;
-    TimerData::class().make(py, TimerData { handle, when, key: GilValue::new(None) })
+    TimerData::class().make(
+        py,
+        TimerData {
+            handle,
+            when,
+            key: GilValue::new(None),
+        },
+    )
 }
 
 /// Remembers where the timer waits, so that a cancel finds it.
@@ -165,7 +190,9 @@ fn data(this: &Obj) -> &HandleData {
     if let Some(handle) = Ref::<HandleData>::view_obj(this) {
         return handle;
     }
-    &Ref::<TimerData>::view_obj(this).expect("a Handle or a TimerHandle").handle
+    &Ref::<TimerData>::view_obj(this)
+        .expect("a Handle or a TimerHandle")
+        .handle
 }
 
 /// Whether the handle was cancelled.
@@ -199,7 +226,7 @@ pub(crate) fn run(py: Python<'_>, handle: &Obj) -> RawResult<()> {
 
 /// The exception of a callback: two kinds pass through, the rest is reported to the loop's exception handler.
 #[cold]
-fn report(py: Python<'_>, handle: &Obj, raised: Raised) -> RawResult<()> {
+pub(crate) fn report(py: Python<'_>, handle: &Obj, raised: Raised) -> RawResult<()> {
     let err = raised.fetch(py);
     if err.is_instance_of::<PyKeyboardInterrupt>(py) || err.is_instance_of::<PySystemExit>(py) {
         return Err(Raised::from_err(py, err));
@@ -220,15 +247,23 @@ fn report_to_loop(py: Python<'_>, handle: &Obj, err: PyErr) -> PyResult<()> {
     if let Some(traceback) = source_traceback_of(py, this) {
         report.set_item("source_traceback", traceback)?;
     }
-    event_loop.borrow(py).call_method1("call_exception_handler", (report,))?;
+    event_loop
+        .borrow(py)
+        .call_method1("call_exception_handler", (report,))?;
     Ok(())
 }
 
 fn callback_source(py: Python<'_>, this: &HandleData) -> PyResult<String> {
-    let callback = this.callback.get().map_or_else(|| py.None().into_bound(py), |callback| callback.into_bound(py));
+    let callback = this.callback.get().map_or_else(
+        || py.None().into_bound(py),
+        |callback| callback.into_bound(py),
+    );
     let args = args_tuple(py, this)?;
     let source = if compat::CALLBACK_SOURCE_HAS_DEBUG {
-        let debug = this.event_loop.scheduler().is_some_and(|scheduler| scheduler.debug.get());
+        let debug = this
+            .event_loop
+            .scheduler()
+            .is_some_and(|scheduler| scheduler.debug.get());
         let keywords = PyDict::new(py);
         keywords.set_item("debug", debug)?;
         imports::format_callback_source(py)?.call((callback, args), Some(&keywords))?
@@ -265,16 +300,25 @@ pub(crate) mod methods {
     pub(crate) fn cancel(py: Python<'_>, this: &Obj) -> RawResult<Obj> {
         let handle = data(this);
         if !handle.cancelled.replace(true) {
-            if handle.event_loop.scheduler().is_some_and(|scheduler| scheduler.debug.get()) {
+            if handle
+                .event_loop
+                .scheduler()
+                .is_some_and(|scheduler| scheduler.debug.get())
+            {
                 // The callback is gone after this, and a slow-callback warning may still want to name it.
                 handle.cancelled.set(false);
                 let text = repr(py, this);
                 handle.cancelled.set(true);
                 handle.debug.set(Some(text?));
             }
-            let queued = Ref::<TimerData>::view_obj(this).and_then(|timer| timer.key.replace(None)).and_then(|key| {
-                handle.event_loop.scheduler().and_then(|scheduler| scheduler.cancel_timer(py, key))
-            });
+            let queued = Ref::<TimerData>::view_obj(this)
+                .and_then(|timer| timer.key.replace(None))
+                .and_then(|key| {
+                    handle
+                        .event_loop
+                        .scheduler()
+                        .and_then(|scheduler| scheduler.cancel_timer(py, key))
+                });
             handle.callback.set(None);
             handle.args.set(None);
             drop(queued);
@@ -308,7 +352,10 @@ pub(crate) mod methods {
     }
 
     pub(crate) fn event_loop(py: Python<'_>, this: &Obj) -> RawResult<Obj> {
-        Ok(data(this).event_loop.object().unwrap_or_else(|| Obj::none(py)))
+        Ok(data(this)
+            .event_loop
+            .object()
+            .unwrap_or_else(|| Obj::none(py)))
     }
 
     pub(crate) fn source_traceback(py: Python<'_>, this: &Obj) -> RawResult<Obj> {
@@ -349,7 +396,10 @@ pub(crate) mod methods {
         }
         let parts = repr_info(py, this)?;
         let parts: Vec<String> = to_raw(py, parts.borrow(py).extract())?;
-        Ok(Obj::from_bound(PyString::new(py, &format!("<{}>", parts.join(" ")))))
+        Ok(Obj::from_bound(PyString::new(
+            py,
+            &format!("<{}>", parts.join(" ")),
+        )))
     }
 
     pub(crate) fn when(py: Python<'_>, this: &Obj) -> RawResult<Obj> {

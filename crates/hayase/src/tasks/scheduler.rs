@@ -19,7 +19,7 @@ use crate::raw::cell::{GilCell, GilValue};
 use crate::raw::instance::Visitor;
 use crate::raw::loop_ref;
 use crate::raw::obj::Obj;
-use crate::raw::{RawResult, Raised};
+use crate::raw::{Raised, RawResult};
 
 pub(crate) type LoopRef = loop_ref::LoopRef<Scheduler>;
 
@@ -71,7 +71,8 @@ impl Scheduler {
     /// `handle` is an exact `TimerHandle`.
     #[inline]
     pub(crate) fn insert_timer(&self, py: Python<'_>, deadline: Time, handle: Obj) -> TimerKey {
-        self.timers.with(py, |timers| timers.insert(deadline, handle))
+        self.timers
+            .with(py, |timers| timers.insert(deadline, handle))
     }
 
     /// The handle, if it was still waiting; dropped by the caller.
@@ -101,12 +102,18 @@ impl Scheduler {
     /// `RuntimeError('Event loop is closed')` for a closed loop.
     #[inline]
     pub(crate) fn check_open(&self, py: Python<'_>) -> RawResult<()> {
-        if self.closed.get() { Err(closed_error(py)) } else { Ok(()) }
+        if self.closed.get() {
+            Err(closed_error(py))
+        } else {
+            Ok(())
+        }
     }
 
-    pub(crate) fn visit(&self, visitor: &mut Visitor) {
-        self.ready.peek(|ready| ready.iter().for_each(|entry| entry.visit(visitor)));
-        self.timers.peek(|timers| timers.iter().for_each(|handle| visitor.obj(handle)));
+    pub(crate) fn visit(&self, visitor: &mut Visitor<'_>) {
+        self.ready
+            .peek(|ready| ready.iter().for_each(|entry| entry.visit(visitor)));
+        self.timers
+            .peek(|timers| timers.iter().for_each(|handle| visitor.obj(handle)));
     }
 }
 

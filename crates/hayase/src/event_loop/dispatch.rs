@@ -1,0 +1,41 @@
+//! The only file that knows every receiver: from a slot to the object behind it.
+//!
+//! An event whose token is of an earlier generation belongs to somebody who is gone, and reaches nobody.
+
+use driver::Token;
+use pyo3::prelude::*;
+
+use super::Loop;
+use super::watchers::Watcher;
+use crate::raw::RawResult;
+use crate::raw::obj::Obj;
+use crate::runtime::slots::SlotKind;
+use crate::transports;
+
+pub(super) fn ready(
+    py: Python<'_>,
+    event_loop: &Loop,
+    token: Token,
+    readable: bool,
+    writable: bool,
+) -> RawResult<()> {
+    let slot = event_loop.runtime.slots.with(py, |slots| {
+        slots
+            .get(token)
+            .map(|slot| (slot.kind, slot.object.clone()))
+    });
+    let Some((kind, object)) = slot else {
+        return Ok(());
+    };
+    match kind {
+        SlotKind::Stream => transports::stream::on_ready(py, &object, readable, writable),
+        SlotKind::Listener => transports::server::on_ready(py, &object, readable),
+        SlotKind::Waiter => transports::waiter::on_ready(py, &object, readable, writable),
+        SlotKind::Handles => Watcher::on_ready(py, &object, readable, writable),
+        SlotKind::Signals => super::signals::on_ready(py, event_loop),
+    }
+}
+
+pub(super) fn native(py: Python<'_>, object: &Obj, work: u32) -> RawResult<()> {
+    transports::on_native(py, object, work)
+}

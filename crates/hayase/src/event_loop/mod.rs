@@ -1,0 +1,126 @@
+//! The event loop: the class `hayase._core.Loop`, on which the Python class `hayase.EventLoop` stands.
+//!
+//! `methods.rs` is the list of its Python methods; `turn.rs` one iteration; `dispatch.rs` the only file that turns what
+//! the driver reports back into objects; one file a subject for the rest.
+//!
+//! Must stay true
+//! - What runs belongs to the thread in `run_forever`; other threads use `call_soon_threadsafe`.
+//! - Nothing here keeps a cell open while Python code runs.
+
+mod debug;
+mod dispatch;
+mod exceptions;
+mod executor;
+mod methods;
+mod run;
+mod schedule;
+mod signals;
+mod turn;
+mod watchers;
+
+use std::collections::BTreeMap;
+use std::io;
+
+use driver::{Driver, Time};
+use pyo3::prelude::*;
+use pyo3::types::{PyModule, PyTuple, PyType};
+
+use crate::raw::cell::{GilValue, ObjCell};
+use crate::raw::loop_ref;
+use crate::raw::obj::Obj;
+use crate::runtime::Runtime;
+use crate::tasks::scheduler::LoopRef;
+
+/// An asyncio event loop in Rust.
+#[pyclass(module = "hayase._core", subclass, dict, weakref, frozen)]
+pub(crate) struct Loop {
+    pub(crate) runtime: Runtime,
+    last_poll: GilValue<Time>,
+    stopping: GilValue<bool>,
+    /// Seconds; a callback that takes longer is reported in debug mode.
+    slow_callback_duration: ObjCell,
+    exception_handler: ObjCell,
+    task_factory: ObjCell,
+    default_executor: ObjCell,
+    executor_was_shut_down: GilValue<bool>,
+    asyncgens: ObjCell,
+    asyncgens_were_shut_down: GilValue<bool>,
+    /// The handle that runs, in debug mode: for the traceback of its creation in reports.
+    current_handle: ObjCell,
+    /// `sys.set_coroutine_origin_tracking_depth` as it was before debug mode changed it.
+    origin_tracking: GilValue<Option<i32>>,
+    signals: signals::Signals,
+    /// The class overrides `call_soon`: futures and tasks then go through it.
+    overrides_call_soon: bool,
+}
+
+impl Loop {
+    fn make(overrides_call_soon: bool) -> io::Result<Loop> {
+        let driver = Driver::epoll()?;
+        Ok(Loop {
+            runtime: Runtime::new(driver),
+            last_poll: GilValue::new(Time::from_nanos(0)),
+            stopping: GilValue::new(false),
+            slow_callback_duration: ObjCell::empty(),
+            exception_handler: ObjCell::empty(),
+            task_factory: ObjCell::empty(),
+            default_executor: ObjCell::empty(),
+            executor_was_shut_down: GilValue::new(false),
+            asyncgens: ObjCell::empty(),
+            asyncgens_were_shut_down: GilValue::new(false),
+            current_handle: ObjCell::empty(),
+            origin_tracking: GilValue::new(None),
+            signals: signals::Signals::new(),
+            overrides_call_soon,
+        })
+    }
+
+    /// The reference that handles, futures and tasks keep.
+    #[inline]
+    fn reference(&self, this: &Obj) -> LoopRef {
+        if self.overrides_call_soon {
+            LoopRef::new(this.clone())
+        } else {
+            LoopRef::with_scheduler(this.clone(), &self.runtime.scheduler)
+        }
+    }
+
+    fn cells(&self) -> [&ObjCell; 6] {
+        [
+            &self.slow_callback_duration,
+            &self.exception_handler,
+            &self.task_factory,
+            &self.default_executor,
+            &self.asyncgens,
+            &self.current_handle,
+        ]
+    }
+}
+
+/// For `LoopRef::new`: the scheduler inside a loop object of ours.
+fn find_scheduler(object: &Obj) -> *const () {
+    // Only called with the GIL held, by makers of futures, tasks and handles.
+    Python::attach(|py| match object.borrow(py).cast::<Loop>() {
+        Ok(event_loop) if !event_loop.get().overrides_call_soon => {
+            std::ptr::from_ref(&event_loop.get().runtime.scheduler).cast()
+        }
+        _ => std::ptr::null(),
+    })
+}
+
+pub(crate) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()> {
+    loop_ref::set_finder(find_scheduler);
+    module.add_class::<Loop>()?;
+    module.add_class::<watchers::Watcher>()?;
+    schedule::add_methods(py)?;
+    module.add_function(wrap_pyfunction!(run::_run_until_complete_cb, module)?)
+}
+
+/// Whether `class` (a subclass of ours) brings its own `call_soon`.
+fn overrides_call_soon(class: &Bound<'_, PyType>) -> PyResult<bool> {
+    let ours = class.py().get_type::<Loop>();
+    Ok(!class.getattr("call_soon")?.is(&ours.getattr("call_soon")?))
+}
+
+type Arguments<'a, 'py> = &'a Bound<'py, PyTuple>;
+type SignalHandlers = BTreeMap<i32, Obj>;

@@ -1,0 +1,199 @@
+//! `run_forever`, `run_until_complete`, `stop`, `close`; asynchronous generators of a running loop.
+
+use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError, PySystemExit};
+use pyo3::prelude::*;
+
+use super::{Loop, debug, exceptions, signals, turn};
+use crate::interop::imports;
+use crate::raw::obj::Obj;
+use crate::raw::to_py;
+
+pub(super) fn check_not_running(this: &Bound<'_, Loop>) -> PyResult<()> {
+    let py = this.py();
+    if this.get().runtime.scheduler.running_thread.get() != 0 {
+        return Err(PyRuntimeError::new_err(
+            "This event loop is already running",
+        ));
+    }
+    if !imports::get_running_loop(py)?.call0()?.is_none() {
+        return Err(PyRuntimeError::new_err(
+            "Cannot run the event loop while another loop is running",
+        ));
+    }
+    Ok(())
+}
+
+pub(super) fn run_forever(this: &Bound<'_, Loop>) -> PyResult<()> {
+    let py = this.py();
+    let event_loop = this.get();
+    let scheduler = &event_loop.runtime.scheduler;
+    to_py(py, scheduler.check_open(py))?;
+    check_not_running(this)?;
+    if event_loop.runtime.driver.is_foreign_process() {
+        return Err(PyRuntimeError::new_err(
+            "this event loop belongs to the parent process; make a new one after fork()",
+        ));
+    }
+
+    let sys = py.import("sys")?;
+    let hooks_before = sys.call_method0("get_asyncgen_hooks")?;
+    scheduler.running_thread.set(debug::thread_id(py)?);
+    let outcome = start(this).and_then(|wakeup| {
+        let object = Obj::from_any(this.as_any());
+        let ran = to_py(py, turn::run_turns(py, &object, event_loop));
+        let stopped = signals::stop_listening(this, wakeup);
+        ran.and(stopped)
+    });
+    // All of it happens, whatever failed; the first error is the one to raise.
+    event_loop.stopping.set(false);
+    scheduler.running_thread.set(0);
+    let running = imports::set_running_loop(py)?.call1((py.None(),)).map(drop);
+    let origins = debug::track_origins(py, event_loop, false);
+    let hooks = sys
+        .getattr("set_asyncgen_hooks")
+        .and_then(|set| set.call1(hooks_before.cast()?))
+        .map(drop);
+    outcome.and(running).and(origins).and(hooks)
+}
+
+fn start(this: &Bound<'_, Loop>) -> PyResult<signals::WakeupFd> {
+    let py = this.py();
+    debug::track_origins(py, this.get(), this.get().runtime.scheduler.debug.get())?;
+    let hooks = (
+        this.getattr("_asyncgen_firstiter_hook")?,
+        this.getattr("_asyncgen_finalizer_hook")?,
+    );
+    py.import("sys")?
+        .getattr("set_asyncgen_hooks")?
+        .call1(hooks)?;
+    imports::set_running_loop(py)?.call1((this,))?;
+    signals::listen(this)
+}
+
+pub(super) fn run_until_complete<'py>(
+    this: &Bound<'py, Loop>,
+    future: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = this.py();
+    to_py(py, this.get().runtime.scheduler.check_open(py))?;
+    check_not_running(this)?;
+    let is_new_task = !imports::is_future(py)?.call1((future,))?.is_truthy()?;
+    let keywords = pyo3::types::PyDict::new(py);
+    keywords.set_item("loop", this)?;
+    let future = imports::ensure_future(py)?.call((future,), Some(&keywords))?;
+    if is_new_task {
+        // An interrupted main task is reported by the exception that interrupted it.
+        future.setattr("_log_destroy_pending", false)?;
+    }
+    let done = py
+        .import("hayase._core")?
+        .getattr("_run_until_complete_cb")?;
+    future.call_method1("add_done_callback", (&done,))?;
+    // Through the attribute: subclasses may override it.
+    let ran = this.call_method0("run_forever");
+    if ran.is_err()
+        && is_new_task
+        && future.call_method0("done")?.is_truthy()?
+        && !future.call_method0("cancelled")?.is_truthy()?
+    {
+        // The exception that is being raised is the task's: it counts as retrieved.
+        future.call_method0("exception")?;
+    }
+    future.call_method1("remove_done_callback", (&done,))?;
+    ran?;
+    if !future.call_method0("done")?.is_truthy()? {
+        return Err(PyRuntimeError::new_err(
+            "Event loop stopped before Future completed.",
+        ));
+    }
+    future.call_method0("result")
+}
+
+/// Stops the loop that ran until a future is done. An interrupt is on its way out of `run_forever` by itself.
+#[pyfunction]
+pub(super) fn _run_until_complete_cb(future: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = future.py();
+    if !future.call_method0("cancelled")?.is_truthy()? {
+        let exception = future.call_method0("exception")?;
+        if exception.is_instance_of::<PySystemExit>()
+            || exception.is_instance_of::<PyKeyboardInterrupt>()
+        {
+            return Ok(());
+        }
+    }
+    py.import("asyncio.futures")?
+        .getattr("_get_loop")?
+        .call1((future,))?
+        .call_method0("stop")?;
+    Ok(())
+}
+
+pub(super) fn close(this: &Bound<'_, Loop>) -> PyResult<()> {
+    let py = this.py();
+    let event_loop = this.get();
+    let scheduler = &event_loop.runtime.scheduler;
+    if scheduler.running_thread.get() != 0 {
+        return Err(PyRuntimeError::new_err("Cannot close a running event loop"));
+    }
+    if scheduler.closed.get() {
+        return Ok(());
+    }
+    signals::close(this)?;
+    scheduler.closed.set(true);
+    event_loop.executor_was_shut_down.set(true);
+    drop(scheduler.drain(py));
+    drop(event_loop.runtime.close(py));
+    if let Some(executor) = event_loop.default_executor.take() {
+        let keywords = pyo3::types::PyDict::new(py);
+        keywords.set_item("wait", false)?;
+        executor
+            .borrow(py)
+            .call_method("shutdown", (), Some(&keywords))?;
+    }
+    Ok(())
+}
+
+/// An asynchronous generator started: it is remembered, to be closed with the loop.
+pub(super) fn asyncgen_started(
+    this: &Bound<'_, Loop>,
+    generator: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    let py = this.py();
+    if this.get().asyncgens_were_shut_down.get() {
+        let text = format!(
+            "asynchronous generator {} was scheduled after loop.shutdown_asyncgens() call",
+            generator.repr()?
+        );
+        exceptions::resource_warning(py, &text, this)?;
+    }
+    asyncgens(this)?.call_method1("add", (generator,))?;
+    Ok(())
+}
+
+/// An asynchronous generator dies unfinished: its `aclose()` runs as a task. Called by whatever thread collects it.
+pub(super) fn asyncgen_dropped(
+    this: &Bound<'_, Loop>,
+    generator: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    asyncgens(this)?.call_method1("discard", (generator,))?;
+    if !this.get().runtime.scheduler.closed.get() {
+        let create_task = this.getattr("create_task")?;
+        this.call_method1(
+            "call_soon_threadsafe",
+            (create_task, generator.call_method0("aclose")?),
+        )?;
+    }
+    Ok(())
+}
+
+/// The WeakSet of those that live.
+pub(super) fn asyncgens<'py>(this: &Bound<'py, Loop>) -> PyResult<Bound<'py, PyAny>> {
+    let py = this.py();
+    let cell = &this.get().asyncgens;
+    if let Some(known) = cell.get() {
+        return Ok(known.into_bound(py));
+    }
+    let made = imports::weak_set(py)?.call0()?;
+    cell.set(Some(Obj::from_any(&made)));
+    Ok(made)
+}

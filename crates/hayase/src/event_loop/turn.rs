@@ -1,0 +1,187 @@
+//! One turn of the event loop: wait, collect, run.
+//!
+//! The order is asyncio's and programs rely on it: what was ready, then I/O, then timers. A batch runs what was there
+//! when it began; callbacks added meanwhile wait for the next turn, so I/O cannot starve.
+//! While it sleeps, the thread is detached from the interpreter: nothing there may touch Python.
+
+use std::io;
+use std::time::Duration;
+
+use driver::{Driver, Events, Time};
+use pyo3::exceptions::PyKeyboardInterrupt;
+use pyo3::prelude::*;
+
+use super::{Loop, debug, dispatch};
+use crate::raw::obj::Obj;
+use crate::raw::{Raised, RawResult, call, context, detached, to_raw};
+use crate::tasks::ready::Ready;
+use crate::tasks::{handle, step};
+use crate::transports;
+
+/// While work is ready, the driver is asked at least this often; asking at every turn costs a system call each.
+const POLL_AT_LEAST_EVERY: Duration = Duration::from_micros(50);
+
+/// How many events one wait may report; more are reported by the next turn.
+const EVENTS_PER_WAIT: usize = 1024;
+
+/// Turns until the loop is told to stop. Errors are those that leave `run_forever`.
+pub(super) fn run_turns(py: Python<'_>, this: &Obj, event_loop: &Loop) -> RawResult<()> {
+    let mut events = Events::with_capacity(EVENTS_PER_WAIT);
+    loop {
+        run_turn(py, this, event_loop, &mut events)?;
+        if event_loop.stopping.get() {
+            return Ok(());
+        }
+    }
+}
+
+fn run_turn(py: Python<'_>, this: &Obj, event_loop: &Loop, events: &mut Events) -> RawResult<()> {
+    let runtime = &event_loop.runtime;
+    let mut now = runtime.driver.now();
+    let sleep = event_loop.sleep(py, now);
+    let idle = sleep != Some(Duration::ZERO);
+    if idle || now.saturating_since(event_loop.last_poll.get()) >= POLL_AT_LEAST_EVERY {
+        wait(py, &runtime.driver, events, sleep)?;
+        if idle {
+            now = runtime.driver.now();
+        }
+        event_loop.last_poll.set(now);
+        collect_events(py, event_loop, events);
+    }
+    collect_timers(py, event_loop, now);
+    run_batch(py, this, event_loop)
+}
+
+/// Asks the driver; detached from the interpreter if this may sleep. Python's signal handlers run here.
+fn wait(
+    py: Python<'_>,
+    driver: &Driver,
+    events: &mut Events,
+    sleep: Option<Duration>,
+) -> RawResult<()> {
+    let result = if sleep == Some(Duration::ZERO) {
+        driver.wait(events, sleep)
+    } else {
+        detached::wait(py, driver, events, sleep)
+    };
+    match result {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
+        Err(error) => return Err(Raised::from_err(py, error.into())),
+    }
+    to_raw(py, py.check_signals())
+}
+
+fn collect_events(py: Python<'_>, event_loop: &Loop, events: &Events) {
+    for event in events.iter() {
+        let entry = Ready::Io {
+            token: event.token,
+            readable: event.readable,
+            writable: event.writable,
+        };
+        event_loop.push(py, entry);
+    }
+}
+
+fn collect_timers(py: Python<'_>, event_loop: &Loop, now: Time) {
+    let scheduler = &event_loop.runtime.scheduler;
+    while let Some(timer) = scheduler.pop_timer(py, now) {
+        handle::timer_expired(&timer);
+        scheduler.push(py, Ready::Handle(timer));
+    }
+}
+
+/// Runs what is ready now, and nothing that is added meanwhile.
+fn run_batch(py: Python<'_>, this: &Obj, event_loop: &Loop) -> RawResult<()> {
+    let runtime = &event_loop.runtime;
+    runtime.turn.set(runtime.turn.get().wrapping_add(1));
+    let mut outcome = Ok(());
+    for _ in 0..runtime.scheduler.ready_len(py) {
+        let Some(entry) = runtime.scheduler.pop(py) else {
+            break;
+        };
+        outcome = if runtime.scheduler.debug.get() {
+            debug::run_timed(py, this, event_loop, entry)
+        } else {
+            run_entry(py, this, event_loop, entry)
+        };
+        if outcome.is_ok() {
+            outcome = transports::stream::flush_corked(py, runtime);
+        }
+        if outcome.is_err() {
+            break;
+        }
+    }
+    crate::tasks::current::leave_turn(py, this)?;
+    let flushed = transports::stream::flush_turn(py, runtime);
+    outcome.and(flushed)
+}
+
+#[inline]
+pub(super) fn run_entry(
+    py: Python<'_>,
+    this: &Obj,
+    event_loop: &Loop,
+    entry: Ready,
+) -> RawResult<()> {
+    match entry {
+        Ready::Handle(handle) => {
+            crate::tasks::current::before_callback(py, this)?;
+            handle::run(py, &handle)
+        }
+        Ready::Step(task) => step::step(py, &task),
+        Ready::Wakeup { task, future } => step::wakeup(py, &task, &future),
+        Ready::DoneCallback {
+            callback,
+            future,
+            context,
+        } => {
+            crate::tasks::current::before_callback(py, this)?;
+            run_done_callback(py, this, event_loop, &callback, &future, context)
+        }
+        Ready::Io {
+            token,
+            readable,
+            writable,
+        } => {
+            crate::tasks::current::before_callback(py, this)?;
+            dispatch::ready(py, event_loop, token, readable, writable)
+        }
+        Ready::Native { object, work } => {
+            crate::tasks::current::before_callback(py, this)?;
+            dispatch::native(py, &object, work)
+        }
+    }
+}
+
+/// `callback(future)`; a handle is made only to report an exception.
+fn run_done_callback(
+    py: Python<'_>,
+    this: &Obj,
+    event_loop: &Loop,
+    callback: &Obj,
+    future: &Obj,
+    context: Obj,
+) -> RawResult<()> {
+    match context::run_in(py, &context, || call::call1(py, callback, future)) {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(raised)) | Err(raised) => {
+            let err = raised.fetch(py);
+            let rest = crate::raw::fastcall::Rest::One(future.clone());
+            let handle = handle::make(
+                py,
+                event_loop.reference(this),
+                callback.clone(),
+                rest,
+                Some(context),
+            )?;
+            handle::report(py, handle.as_obj(), Raised::from_err(py, err))
+        }
+    }
+}
+
+/// Whether an error must leave `run_forever` at once.
+pub(super) fn leaves_the_loop(py: Python<'_>, err: &PyErr) -> bool {
+    err.is_instance_of::<PyKeyboardInterrupt>(py)
+        || err.is_instance_of::<pyo3::exceptions::PySystemExit>(py)
+}
