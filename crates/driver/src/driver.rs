@@ -8,11 +8,13 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::ops::BitOr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::backend::epoll::Epoll;
+use crate::backend::sim::{Simulation, World};
 use crate::sys::epoll::RawEvent;
 use crate::sys::event_fd::EventFd;
 use crate::sys::fork::ProcessMark;
@@ -160,6 +162,7 @@ pub struct Driver {
 
 enum Backend {
     Epoll(Epoll),
+    Sim(Arc<World>),
 }
 
 impl Driver {
@@ -175,10 +178,31 @@ impl Driver {
         })
     }
 
+    /// A driver on a world in memory that repeats itself with the same seed. [`simulation`](Self::simulation) scripts that world.
+    pub fn simulated(seed: u64) -> Driver {
+        let process = ProcessMark::here();
+        let world = Arc::new(World::new(seed));
+        let waker = Waker::new(Alarm::Sim(Arc::clone(&world)), process);
+        Driver {
+            backend: Backend::Sim(world),
+            waker,
+            process,
+        }
+    }
+
+    /// The world of a simulated driver.
+    pub fn simulation(&self) -> Option<Simulation> {
+        match &self.backend {
+            Backend::Epoll(_) => None,
+            Backend::Sim(world) => Some(Simulation::new(Arc::clone(world))),
+        }
+    }
+
     /// The backend's name, for `repr` and error messages.
     pub fn backend_name(&self) -> &'static str {
         match &self.backend {
             Backend::Epoll(_) => "epoll",
+            Backend::Sim(_) => "simulation",
         }
     }
 
@@ -192,6 +216,7 @@ impl Driver {
     pub fn now(&self) -> Time {
         match &self.backend {
             Backend::Epoll(_) => monotonic(),
+            Backend::Sim(world) => world.now(),
         }
     }
 
@@ -200,6 +225,7 @@ impl Driver {
         self.process.refuse_foreign()?;
         match &self.backend {
             Backend::Epoll(epoll) => epoll.watch(fd, interest, token),
+            Backend::Sim(world) => world.watch(fd, interest, token),
         }
     }
 
@@ -208,6 +234,7 @@ impl Driver {
         self.process.refuse_foreign()?;
         match &self.backend {
             Backend::Epoll(epoll) => epoll.rewatch(fd, interest, token),
+            Backend::Sim(world) => world.watch(fd, interest, token),
         }
     }
 
@@ -218,6 +245,10 @@ impl Driver {
         }
         match &self.backend {
             Backend::Epoll(epoll) => epoll.unwatch(fd),
+            Backend::Sim(world) => {
+                world.unwatch(fd);
+                Ok(())
+            }
         }
     }
 
@@ -258,6 +289,7 @@ impl Driver {
     fn wait_backend(&self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
         match &self.backend {
             Backend::Epoll(epoll) => epoll.wait(events, timeout),
+            Backend::Sim(world) => world.wait(events, timeout),
         }
     }
 
@@ -277,6 +309,7 @@ impl Driver {
     pub fn recv(&self, fd: RawFd, buf: &mut [u8]) -> io::Result<usize> {
         match &self.backend {
             Backend::Epoll(_) => socket::recv(fd, buf),
+            Backend::Sim(world) => world.recv(fd, buf),
         }
     }
 
@@ -285,6 +318,7 @@ impl Driver {
     pub fn recv_uninit(&self, fd: RawFd, buf: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
         match &self.backend {
             Backend::Epoll(_) => socket::recv_uninit(fd, buf),
+            Backend::Sim(world) => world.recv_uninit(fd, buf),
         }
     }
 
@@ -292,6 +326,7 @@ impl Driver {
     pub fn send(&self, fd: RawFd, buf: &[u8]) -> io::Result<usize> {
         match &self.backend {
             Backend::Epoll(_) => socket::send(fd, buf),
+            Backend::Sim(world) => world.send(fd, buf),
         }
     }
 
@@ -300,6 +335,7 @@ impl Driver {
     pub fn send_vectored(&self, fd: RawFd, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         match &self.backend {
             Backend::Epoll(_) => socket::send_vectored(fd, bufs),
+            Backend::Sim(world) => world.send_vectored(fd, bufs),
         }
     }
 
@@ -307,6 +343,7 @@ impl Driver {
     pub fn accept(&self, fd: RawFd) -> io::Result<OwnedFd> {
         match &self.backend {
             Backend::Epoll(_) => socket::accept(fd),
+            Backend::Sim(world) => world.accept(fd),
         }
     }
 
@@ -314,6 +351,7 @@ impl Driver {
     pub fn shutdown_write(&self, fd: RawFd) -> io::Result<()> {
         match &self.backend {
             Backend::Epoll(_) => socket::shutdown_write(fd),
+            Backend::Sim(world) => world.shutdown_write(fd),
         }
     }
 
@@ -321,6 +359,7 @@ impl Driver {
     pub fn take_error(&self, fd: RawFd) -> io::Result<Option<io::Error>> {
         match &self.backend {
             Backend::Epoll(_) => socket::take_error(fd),
+            Backend::Sim(world) => world.take_error(fd),
         }
     }
 
@@ -329,6 +368,7 @@ impl Driver {
     pub fn read(&self, fd: RawFd, buf: &mut [u8]) -> io::Result<usize> {
         match &self.backend {
             Backend::Epoll(_) => socket::read(fd, buf),
+            Backend::Sim(world) => world.recv(fd, buf),
         }
     }
 
@@ -336,6 +376,7 @@ impl Driver {
     pub fn read_uninit(&self, fd: RawFd, buf: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
         match &self.backend {
             Backend::Epoll(_) => socket::read_uninit(fd, buf),
+            Backend::Sim(world) => world.recv_uninit(fd, buf),
         }
     }
 
@@ -344,6 +385,7 @@ impl Driver {
     pub fn write(&self, fd: RawFd, buf: &[u8]) -> io::Result<usize> {
         match &self.backend {
             Backend::Epoll(_) => socket::write(fd, buf),
+            Backend::Sim(world) => world.send(fd, buf),
         }
     }
 
@@ -351,6 +393,7 @@ impl Driver {
     pub fn write_vectored(&self, fd: RawFd, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         match &self.backend {
             Backend::Epoll(_) => socket::write_vectored(fd, bufs),
+            Backend::Sim(world) => world.send_vectored(fd, bufs),
         }
     }
 
@@ -358,8 +401,10 @@ impl Driver {
     pub fn close(&self, fd: OwnedFd) -> io::Result<()> {
         let unwatched = self.unwatch(fd.as_raw_fd());
         match &self.backend {
-            Backend::Epoll(_) => drop(fd),
+            Backend::Epoll(_) => {}
+            Backend::Sim(world) => world.close(fd.as_raw_fd()),
         }
+        drop(fd);
         unwatched
     }
 }
@@ -384,3 +429,62 @@ const _: () = {
     send_and_sync::<Driver>();
     send_and_sync::<Waker>();
 };
+
+/// Contract 12.
+#[cfg(all(test, not(miri), not(loom)))]
+mod tests {
+    use super::*;
+    use crate::sys::fork::in_child;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn a_forked_child_cannot_touch_the_parents_driver() {
+        let driver = Driver::epoll().unwrap();
+        let (a, b) = UnixStream::pair().unwrap();
+        let mut events = Events::with_capacity(4);
+        driver
+            .watch(a.as_raw_fd(), Interest::WRITABLE, Token(1))
+            .unwrap();
+        assert!(!driver.is_foreign_process());
+        let kept = in_child(|| {
+            driver.waker().wake();
+            let mut events = Events::with_capacity(4);
+            driver.is_foreign_process()
+                && driver
+                    .watch(b.as_raw_fd(), Interest::WRITABLE, Token(2))
+                    .is_err()
+                && driver
+                    .rewatch(a.as_raw_fd(), Interest::READABLE, Token(2))
+                    .is_err()
+                && driver.unwatch(a.as_raw_fd()).is_ok()
+                && driver.wait(&mut events, Some(Duration::ZERO)).is_err()
+        });
+        assert!(kept);
+        driver.wait(&mut events, Some(Duration::ZERO)).unwrap();
+        assert_eq!(
+            events.get(0),
+            Some(Event {
+                token: Token(1),
+                readable: false,
+                writable: true
+            })
+        );
+        assert_eq!((events.len(), events.woken()), (1, false));
+    }
+
+    #[test]
+    fn a_forked_child_can_have_a_driver_of_its_own() {
+        let _parents = Driver::epoll().unwrap();
+        assert!(in_child(|| {
+            let driver = Driver::epoll().unwrap();
+            let (a, _b) = UnixStream::pair().unwrap();
+            let mut events = Events::with_capacity(4);
+            driver
+                .watch(a.as_raw_fd(), Interest::WRITABLE, Token(1))
+                .unwrap();
+            driver.wait(&mut events, None).unwrap();
+            driver.waker().wake();
+            events.len() == 1 && driver.take_wake()
+        }));
+    }
+}

@@ -18,6 +18,7 @@ mod time;
 mod timers;
 mod waker;
 
+pub use backend::sim::{Call, Simulation, Trouble};
 pub use blocking::{
     AddrInfo, BlockingPool, GaiError, getaddrinfo, getnameinfo, socket_addr_from_bytes,
     socket_addr_to_bytes,

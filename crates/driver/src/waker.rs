@@ -33,6 +33,7 @@ use loom::sync::atomic::{AtomicU8, Ordering};
 #[cfg(not(loom))]
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use crate::backend::sim::World;
 use crate::sys::event_fd::EventFd;
 use crate::sys::fork::ProcessMark;
 
@@ -52,6 +53,7 @@ struct Shared {
 /// What reaches a thread that blocks.
 pub(crate) enum Alarm {
     EventFd(EventFd),
+    Sim(Arc<World>),
 }
 
 impl Waker {
@@ -74,6 +76,7 @@ impl Waker {
         if self.0.state.notify() {
             match &self.0.alarm {
                 Alarm::EventFd(event_fd) => event_fd.signal(),
+                Alarm::Sim(world) => world.ring_alarm(),
             }
         }
     }

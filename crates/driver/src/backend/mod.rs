@@ -33,3 +33,4 @@
 //!     nothing, and the parent notices none of it.
 
 pub(crate) mod epoll;
+pub(crate) mod sim;

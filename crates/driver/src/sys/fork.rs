@@ -53,3 +53,22 @@ fn foreign() -> io::Error {
 extern "C" fn count_fork() {
     FORKS_SINCE_START.fetch_add(1, Ordering::Relaxed);
 }
+
+/// Runs `story` in a forked child; true if it returned true there.
+#[cfg(all(test, not(miri), not(loom)))]
+pub(crate) fn in_child(story: impl FnOnce() -> bool) -> bool {
+    // SAFETY: the child of a process with threads may call what is safe after fork; glibc's allocator is (it has fork handlers of
+    // its own), and the stories take no lock that another thread could have held. The child leaves through `_exit`.
+    let pid = unsafe { libc::fork() };
+    assert!(pid >= 0);
+    if pid == 0 {
+        let kept = std::panic::catch_unwind(std::panic::AssertUnwindSafe(story)).unwrap_or(false);
+        // SAFETY: ends the child without running anything of the parent's.
+        unsafe { libc::_exit(if kept { 0 } else { 1 }) };
+    }
+    let mut status = 0;
+    // SAFETY: waits for our own child; `status` is a place for the answer.
+    let waited = unsafe { libc::waitpid(pid, &mut status, 0) };
+    assert_eq!(waited, pid);
+    status == 0
+}
