@@ -9,8 +9,14 @@ from benchmarks.case import Case, Timed
 SUBJECT = "Scheduling"
 MANY = 100_000
 WINDOW_SECONDS = 0.05
+PATIENCE_SECONDS = 0.2
 SLEEPERS = 100
 NAP_SECONDS = 0.001
+
+
+def deadline(number: int, count: int) -> float:
+    # 7919 is prime: the deadlines visit the whole window in a mixed order.
+    return number * 7919 % count / count * WINDOW_SECONDS
 
 
 async def timers_fire(count: int) -> None:
@@ -26,23 +32,24 @@ async def timers_fire(count: int) -> None:
             finished.set_result(None)
 
     for number in range(count):
-        # 7919 is prime: the deadlines visit the whole window in a mixed order.
-        loop.call_later(number * 7919 % count / count * WINDOW_SECONDS, fire)
+        loop.call_later(deadline(number, count), fire)
     await finished
 
 
 async def timers_cancel(count: int) -> None:
-    """Timers far in the future, all cancelled: what a server with a time-out per request does."""
+    """All cancelled before the first is due, as the time-outs of requests that are answered.
+
+    Loops that only mark a timer at cancel() pay for it when its deadline comes; so the deadlines are waited for.
+    """
     loop = asyncio.get_running_loop()
 
     def never() -> None:
         raise AssertionError("a cancelled timer fired")
 
-    timers = [loop.call_later(60 + number * 7919 % count / count, never) for number in range(count)]
+    timers = [loop.call_later(PATIENCE_SECONDS + deadline(number, count), never) for number in range(count)]
     for timer in timers:
         timer.cancel()
-    # Loops that only mark a timer at cancel() tidy up in their next turn; that belongs to the price.
-    await asyncio.sleep(0)
+    await asyncio.sleep(PATIENCE_SECONDS + 2 * WINDOW_SECONDS)
 
 
 async def sleep_timer(count: int) -> None:
