@@ -322,6 +322,20 @@ impl Driver {
         }
     }
 
+    /// Receives up to `max` bytes into the spare capacity of `bytes`, which must have so much.
+    pub(crate) fn recv_appending(
+        &self,
+        fd: RawFd,
+        bytes: &mut Vec<u8>,
+        max: usize,
+    ) -> io::Result<usize> {
+        debug_assert!(bytes.capacity() - bytes.len() >= max);
+        match &self.backend {
+            Backend::Epoll(_) => socket::recv_appending(fd, bytes, max),
+            Backend::Sim(world) => world.recv_appending(fd, bytes, max),
+        }
+    }
+
     #[inline]
     pub fn send(&self, fd: RawFd, buf: &[u8]) -> io::Result<usize> {
         match &self.backend {

@@ -5,7 +5,7 @@
 //! * [`TimerQueue`] — what is due when.
 //! * [`Waker`] — the only part that other threads and signal handlers touch.
 //! * [`BlockingPool`], [`getaddrinfo`] — what the kernel cannot do without blocking.
-//! * [`WriteQueue`], [`FlowControl`] — bytes on their way out.
+//! * [`ReadBuffer`], [`WriteQueue`], [`FlowControl`] — bytes on their way in and out.
 //!
 //! The arrows point one way: `driver → backend → sys`. Every unsafe line is in `sys`.
 
@@ -23,7 +23,10 @@ pub use blocking::{
     AddrInfo, BlockingPool, GaiError, getaddrinfo, getnameinfo, socket_addr_from_bytes,
     socket_addr_to_bytes,
 };
-pub use buffers::{FlowChange, FlowControl, IO_SLICES_MAX, IoSlices, LimitsError, WriteQueue};
+pub use buffers::{
+    FlowChange, FlowControl, IO_SLICES_MAX, IoSlices, LimitsError, Progress, ReadBuffer, Scan,
+    Separators, SeparatorsError, WriteQueue,
+};
 pub use driver::{Driver, Event, Events, Interest, Token};
 pub use time::Time;
 pub use timers::{TimerKey, TimerQueue};

@@ -1,6 +1,6 @@
 //! The buffers against a plain `Vec<u8>`: in order, whole, once.
 
-use driver::{IO_SLICES_MAX, WriteQueue};
+use driver::{IO_SLICES_MAX, Progress, ReadBuffer, Scan, Separators, WriteQueue};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -89,4 +89,96 @@ fn consuming_more_than_there_is_is_a_bug_that_shows() {
     let mut queue = WriteQueue::new();
     queue.push(b"x".to_vec());
     queue.consume(2);
+}
+
+#[derive(Clone, Debug)]
+enum ReadStep {
+    Arrive(Vec<u8>),
+    Take(prop::sample::Index),
+    /// One `readuntil`, fed in pieces of this size.
+    Until(Vec<Vec<u8>>, usize, usize),
+}
+
+fn read_step() -> impl Strategy<Value = ReadStep> {
+    // Few letters, so that separators occur and overlap.
+    let text = || vec(prop_oneof![Just(b'a'), Just(b'b'), Just(b'c')], 0..200);
+    let separator = vec(prop_oneof![Just(b'a'), Just(b'b'), Just(b'c')], 1..6);
+    prop_oneof![
+        3 => text().prop_map(ReadStep::Arrive),
+        2 => any::<prop::sample::Index>().prop_map(ReadStep::Take),
+        4 => (vec(separator, 1..4), 1..20usize, 0..40usize)
+            .prop_map(|(separators, piece, limit)| ReadStep::Until(separators, piece, limit)),
+    ]
+}
+
+/// The definition: the shortest beginning that ends with a separator; of the separators that end there, the shortest is measured.
+fn first_match(bytes: &[u8], separators: &[Vec<u8>]) -> Option<(usize, usize)> {
+    (1..=bytes.len()).find_map(|end| {
+        let ending = separators
+            .iter()
+            .filter(|separator| bytes[..end].ends_with(separator));
+        ending
+            .map(|separator| separator.len())
+            .min()
+            .map(|len| (end - len, end))
+    })
+}
+
+proptest! {
+    #![proptest_config(cases(500))]
+
+    #[test]
+    fn a_read_buffer_gives_every_byte_once_and_in_order(steps in vec(read_step(), 1..30)) {
+        let mut buffer = ReadBuffer::new();
+        let mut model: Vec<u8> = Vec::new();
+        for step in steps {
+            match step {
+                ReadStep::Arrive(bytes) => {
+                    buffer.extend(&bytes);
+                    model.extend(bytes);
+                }
+                ReadStep::Take(share) => {
+                    let count = share.index(model.len() + 1);
+                    prop_assert_eq!(buffer.exactly(count), Some(&model[..count]));
+                    prop_assert_eq!(buffer.exactly(model.len() + 1), None);
+                    buffer.consume(count);
+                    model.drain(..count);
+                }
+                ReadStep::Until(list, piece, limit) => {
+                    let separators = Separators::new(&list).unwrap();
+                    let mut fed = ReadBuffer::new();
+                    let mut progress = Progress::default();
+                    let mut outcome = fed.scan(&separators, &mut progress, limit);
+                    for bytes in model.chunks(piece) {
+                        if outcome != Scan::NotYet {
+                            break;
+                        }
+                        fed.extend(bytes);
+                        outcome = fed.scan(&separators, &mut progress, limit);
+                    }
+                    match outcome {
+                        Scan::Found { end } => {
+                            let (start, first_end) = first_match(&model, &list).unwrap();
+                            prop_assert_eq!(end, first_end);
+                            prop_assert!(start <= limit);
+                            buffer.consume(end);
+                            model.drain(..end);
+                        }
+                        Scan::TooFar { start } => {
+                            prop_assert_eq!(Some(start), first_match(&model, &list).map(|found| found.0));
+                            prop_assert!(start > limit);
+                        }
+                        Scan::TooLong { searched } => {
+                            prop_assert!(searched > limit);
+                            prop_assert_eq!(first_match(fed.as_slice(), &list), None);
+                        }
+                        Scan::NotYet => prop_assert_eq!(first_match(&model, &list), None),
+                    }
+                }
+            }
+            prop_assert_eq!(buffer.as_slice(), &model[..]);
+            prop_assert_eq!(buffer.len(), model.len());
+            prop_assert_eq!(buffer.is_empty(), model.is_empty());
+        }
+    }
 }

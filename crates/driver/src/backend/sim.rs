@@ -230,6 +230,15 @@ impl World {
         })
     }
 
+    pub(crate) fn recv_appending(
+        &self,
+        fd: RawFd,
+        bytes: &mut Vec<u8>,
+        max: usize,
+    ) -> io::Result<usize> {
+        self.change(|state| state.recv(fd, max, |_, byte| bytes.push(byte)))
+    }
+
     pub(crate) fn send(&self, fd: RawFd, buf: &[u8]) -> io::Result<usize> {
         self.send_vectored(fd, &[IoSlice::new(buf)])
     }

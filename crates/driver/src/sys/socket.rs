@@ -20,6 +20,17 @@ pub(crate) fn recv_uninit(fd: RawFd, buf: &mut [MaybeUninit<u8>]) -> io::Result<
     Ok(received.len())
 }
 
+/// Appends up to `max` bytes. The spare capacity, at least `max`, is the kernel's to write.
+pub(crate) fn recv_appending(fd: RawFd, bytes: &mut Vec<u8>, max: usize) -> io::Result<usize> {
+    let spare = bytes.spare_capacity_mut();
+    let max = max.min(spare.len());
+    let ((received, _), _) = rustix::net::recv(borrow(fd)?, &mut spare[..max], RecvFlags::empty())?;
+    let (count, len) = (received.len(), bytes.len());
+    // SAFETY: the kernel wrote the first `count` bytes of the spare capacity, which begins at the old length.
+    unsafe { bytes.set_len(len + count) };
+    Ok(count)
+}
+
 #[inline]
 pub(crate) fn send(fd: RawFd, buf: &[u8]) -> io::Result<usize> {
     Ok(rustix::net::send(borrow(fd)?, buf, SendFlags::NOSIGNAL)?)
