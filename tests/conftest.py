@@ -110,6 +110,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in gone]
 
 
+def pytest_collection_finish() -> None:
+    # What pytest and the imports made stays to the end. Frozen, it is not gone through by each of a test's collections.
+    gc.collect()
+    gc.freeze()
+
+
 # Loops -------------------------------------------------------------------------------------------------------------
 
 
