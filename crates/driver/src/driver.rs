@@ -293,6 +293,21 @@ impl Driver {
         }
     }
 
+    /// Gives the kernel's objects back; may be repeated. The clock goes on, wakers do nothing, everything else answers
+    /// EBADF. Refused while a thread sleeps in [`wait`](Self::wait).
+    pub fn shut_down(&self) -> io::Result<()> {
+        if self.waker.state().fall_asleep().is_err() {
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, "a thread waits on this driver"));
+        }
+        match &self.backend {
+            Backend::Epoll(epoll) => epoll.close(),
+            Backend::Sim(_) => {}
+        }
+        self.waker.close();
+        self.waker.state().get_up_unreported();
+        Ok(())
+    }
+
     /// Ends this driver's sleep from another thread or a signal handler.
     pub fn waker(&self) -> Waker {
         self.waker.clone()

@@ -81,6 +81,14 @@ impl Waker {
         }
     }
 
+    /// Gives the alarm's descriptor back; `wake` goes on to be harmless.
+    pub(crate) fn close(&self) {
+        match &self.0.alarm {
+            Alarm::EventFd(event_fd) => event_fd.close(),
+            Alarm::Sim(_) => {}
+        }
+    }
+
     pub(crate) fn state(&self) -> &WakeState {
         &self.0.state
     }

@@ -31,3 +31,17 @@ fn a_reused_number_gets_no_event_of_its_predecessor() {
     assert!(events.is_empty(), "{events:?}");
     drop((reused, duplicate));
 }
+
+#[test]
+fn a_closed_driver_gives_its_descriptors_back_and_refuses_politely() {
+    let driver = Driver::epoll().unwrap();
+    let waker = driver.waker();
+    driver.shut_down().unwrap();
+    driver.shut_down().unwrap();
+    waker.wake();
+    let refused = driver.watch(0, Interest::READABLE, Token(1)).unwrap_err();
+    assert_eq!(refused.raw_os_error(), Some(9));
+    let refused = driver.wait(&mut Events::with_capacity(1), Some(Duration::ZERO)).unwrap_err();
+    assert_eq!(refused.raw_os_error(), Some(9));
+    assert!(driver.now() > driver::Time::from_nanos(0));
+}

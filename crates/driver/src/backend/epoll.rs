@@ -39,7 +39,7 @@ impl Epoll {
     pub(crate) fn new(wake_up: &EventFd) -> io::Result<Epoll> {
         let fd = EpollFd::new()?;
         // Edge-triggered, so that nobody has to read it: see waker.rs.
-        fd.add(wake_up.as_fd(), WAKER_KEY, EventFlags::IN | EventFlags::ET)?;
+        wake_up.with_fd(|event_fd| fd.add(event_fd, WAKER_KEY, EventFlags::IN | EventFlags::ET))?;
         Ok(Epoll {
             fd,
             registrations: Mutex::new(Vec::new()),
@@ -122,6 +122,11 @@ impl Epoll {
         let table = self.table();
         list.extend(raw.drain(..).filter_map(|event| translate(&table, event)));
         Ok(())
+    }
+
+    /// See [`Driver::shut_down`](crate::Driver::close).
+    pub(crate) fn close(&self) {
+        self.fd.close();
     }
 
     fn table(&self) -> MutexGuard<'_, Vec<Registration>> {

@@ -2,7 +2,7 @@
 //! where it cannot.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,13 +12,15 @@ use rustix::event::epoll::EventData;
 use rustix::io::Errno;
 use rustix::time::Timespec;
 
+use super::closable::ClosableFd;
+
 pub(crate) use raw::{Event as RawEvent, EventFlags};
 
 /// No kernel counts further than this, and nobody waits so long: 100 years.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 pub(crate) struct EpollFd {
-    fd: OwnedFd,
+    fd: ClosableFd,
     /// False once the kernel (ENOSYS) or a seccomp filter of a container (EPERM) refused `epoll_pwait2`.
     counts_nanos: AtomicBool,
 }
@@ -26,7 +28,7 @@ pub(crate) struct EpollFd {
 impl EpollFd {
     pub(crate) fn new() -> io::Result<EpollFd> {
         Ok(EpollFd {
-            fd: raw::create(raw::CreateFlags::CLOEXEC)?,
+            fd: ClosableFd::new(raw::create(raw::CreateFlags::CLOEXEC)?),
             counts_nanos: AtomicBool::new(true),
         })
     }
@@ -37,7 +39,7 @@ impl EpollFd {
         data: u64,
         flags: EventFlags,
     ) -> Result<(), Errno> {
-        raw::add(&self.fd, fd, EventData::new_u64(data), flags)
+        self.fd.with(|epoll| raw::add(epoll, fd, EventData::new_u64(data), flags))
     }
 
     pub(crate) fn modify(
@@ -46,11 +48,15 @@ impl EpollFd {
         data: u64,
         flags: EventFlags,
     ) -> Result<(), Errno> {
-        raw::modify(&self.fd, fd, EventData::new_u64(data), flags)
+        self.fd.with(|epoll| raw::modify(epoll, fd, EventData::new_u64(data), flags))
     }
 
     pub(crate) fn delete(&self, fd: BorrowedFd<'_>) -> Result<(), Errno> {
-        raw::delete(&self.fd, fd)
+        self.fd.with(|epoll| raw::delete(epoll, fd))
+    }
+
+    pub(crate) fn close(&self) {
+        self.fd.close();
     }
 
     /// Fills the spare capacity of `events`, which must be empty and have some.
@@ -85,11 +91,7 @@ impl EpollFd {
             tv_sec: i64::from(millis / 1000),
             tv_nsec: i64::from(millis % 1000) * 1_000_000,
         });
-        raw::wait(
-            &self.fd,
-            rustix::buffer::spare_capacity(events),
-            timespec.as_ref(),
-        )?;
+        self.fd.with(|epoll| raw::wait(epoll, rustix::buffer::spare_capacity(events), timespec.as_ref()))?;
         Ok(())
     }
 
@@ -100,23 +102,24 @@ impl EpollFd {
             tv_nsec: i64::from(timeout.subsec_nanos()),
         };
         let capacity = events.capacity().min(i32::MAX as usize);
-        // SAFETY: `events` has room for `capacity` events from its start (it is empty) and rustix's `Event` is the kernel's
-        // layout; `timespec` is the kernel's 64-bit timespec on the targets with 64-bit `c_long` (asserted below) and
-        // lives through the call; no signal mask is passed, so its size is not looked at.
-        let count = unsafe {
-            libc::syscall(
-                libc::SYS_epoll_pwait2,
-                self.fd.as_raw_fd(),
-                events.as_mut_ptr(),
-                capacity as libc::c_int,
-                ptr::from_ref(&timespec),
-                ptr::null::<libc::sigset_t>(),
-                0usize,
-            )
-        };
-        let Ok(count) = usize::try_from(count) else {
-            return Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO));
-        };
+        let count = self.fd.with(|epoll| {
+            // SAFETY: `events` has room for `capacity` events from its start (it is empty) and rustix's `Event` is the
+            // kernel's layout; `timespec` is the kernel's 64-bit timespec on the targets with 64-bit `c_long` (asserted
+            // below) and lives through the call; no signal mask is passed, so its size is not looked at.
+            let count = unsafe {
+                libc::syscall(
+                    libc::SYS_epoll_pwait2,
+                    epoll.as_raw_fd(),
+                    events.as_mut_ptr(),
+                    capacity as libc::c_int,
+                    ptr::from_ref(&timespec),
+                    ptr::null::<libc::sigset_t>(),
+                    0usize,
+                )
+            };
+            usize::try_from(count)
+                .map_err(|_| Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO))
+        })?;
         // SAFETY: the kernel wrote the first `count` events, and never more than `capacity`.
         unsafe { events.set_len(count) };
         Ok(())

@@ -143,6 +143,7 @@ pub(super) fn close(this: &Bound<'_, Loop>) -> PyResult<()> {
     event_loop.executor_was_shut_down.set(true);
     drop(scheduler.drain(py));
     drop(event_loop.runtime.close(py));
+    event_loop.runtime.driver.shut_down()?;
     if let Some(executor) = event_loop.default_executor.take() {
         let keywords = pyo3::types::PyDict::new(py);
         keywords.set_item("wait", false)?;
