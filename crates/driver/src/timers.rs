@@ -11,7 +11,9 @@
 //! [`TimerKey`] in O(1); cancelling takes the value out at once and leaves a dead entry behind, and when more than half of
 //! the entries are dead they are swept out and the memory is given back.
 //!
-//! Measured (`cargo run --release --example timers`), 100,000 timers in random order: see the example's head.
+//! Measured (`cargo run --release -p hayase-driver --example timers`), 100,000 timers in random order, nanoseconds a timer: insert
+//! 17, take all in order 41, cancel all 9; insert, look at the next deadline and cancel again 5. A bare binary heap, which can
+//! neither cancel nor find a timer, needs 11 + 58. A timer wheel would have to sort its slots to keep nanoseconds apart.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
@@ -408,8 +410,9 @@ mod tests {
     #[test]
     fn memory_returns_when_all_are_cancelled() {
         let mut queue = TimerQueue::new();
-        let keys: Vec<_> = (0..100_000u32)
-            .map(|n| queue.insert(at(u64::from(n ^ 0x5555)), n))
+        let count = if cfg!(miri) { 1_000 } else { 100_000 };
+        let keys: Vec<_> = (0..count)
+            .map(|n: u32| queue.insert(at(u64::from(n ^ 0x5555)), n))
             .collect();
         queue.pop_expired(at(10));
         for key in keys {

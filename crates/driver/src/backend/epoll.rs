@@ -5,6 +5,10 @@
 //! the contract asks for: an event of a replaced registration is recognised (the serial differs; epoll itself keeps reporting a
 //! closed descriptor as long as a duplicate of it lives anywhere), and EPOLLERR/EPOLLHUP, which the kernel reports
 //! unasked, can be cut down to the directions that were asked for.
+//!
+//! An own file on rustix and not the `polling` crate, because it measured better (one wait, best of 7, Linux 6.18, `polling` 3.11 in
+//! level mode): 1.4 µs against 4.5 with one descriptor ready, 11.4 against 12.4 with a hundred; a wake-up and the wait that sees it
+//! 0.13 µs against 1.6. `polling` arms a timerfd and its notifier anew for each wait.
 
 use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
