@@ -5,6 +5,8 @@ use pyo3::{PyErr, Python, ffi};
 unsafe extern "C" {
     /// Gives a dead object (from a freelist) its first reference again. Exported by every supported version.
     pub(crate) fn _Py_NewReference(object: *mut ffi::PyObject);
+    /// Shortens a `bytes` that nobody else has seen yet. Exported by every supported version.
+    pub(crate) fn _PyBytes_Resize(bytes: *mut *mut ffi::PyObject, size: ffi::Py_ssize_t) -> std::ffi::c_int;
 }
 
 /// Takes the exception out of the thread state, if one is set.

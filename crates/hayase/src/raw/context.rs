@@ -12,6 +12,13 @@ pub(crate) fn copy_current(_py: Python<'_>) -> RawResult<Obj> {
     unsafe { Obj::from_owned(ffi::PyContext_CopyCurrent()) }
 }
 
+/// A copy of `context`.
+#[inline]
+pub(crate) fn copy(_py: Python<'_>, context: &Obj) -> RawResult<Obj> {
+    // SAFETY: alive; a wrong type is answered with an exception.
+    unsafe { Obj::from_owned(ffi::PyContext_Copy(context.as_ptr())) }
+}
+
 /// Runs `body` inside `context`. Fails (and runs nothing) if the context is already entered or is no context.
 #[inline]
 pub(crate) fn run_in<R>(_py: Python<'_>, context: &Obj, body: impl FnOnce() -> R) -> RawResult<R> {

@@ -10,6 +10,7 @@
 //!   that returns `Err(Raised)` has set it; a function that returns `Ok` has left none behind.
 //! - No panic crosses into C: every slot and method goes through [`entry`].
 
+pub(crate) mod bytes;
 pub(crate) mod call;
 pub(crate) mod cell;
 pub(crate) mod compat;
@@ -19,7 +20,9 @@ pub(crate) mod fastcall;
 pub(crate) mod field_ref;
 pub(crate) mod handle;
 pub(crate) mod instance;
+pub(crate) mod iterate;
 pub(crate) mod loop_ref;
+pub(crate) mod members;
 pub(crate) mod obj;
 pub(crate) mod typespec;
 

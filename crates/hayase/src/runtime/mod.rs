@@ -7,6 +7,7 @@
 //! - No cell of a runtime is open while Python code runs or a reference is dropped.
 //! - A descriptor is registered with the driver exactly while its slot exists and wants something; see `slots.rs`.
 
+pub(crate) mod coroutine;
 pub(crate) mod slots;
 
 use std::io;
