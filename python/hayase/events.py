@@ -4,19 +4,27 @@ Like `asyncio.events`, whose public names are here too.
 """
 
 import asyncio
+import warnings
 from asyncio.events import *
+from collections.abc import Callable
 
 from . import _core
 
-_Loop = getattr(_core, "Loop", type("NoLoopYet", (), {}))  # TODO: until the extension's loop has landed
 
 
-class EventLoop(_Loop, asyncio.AbstractEventLoop):
+class EventLoop(_core.Loop, asyncio.AbstractEventLoop):
     """An asyncio event loop. `asyncio.Runner(loop_factory=hayase.EventLoop)` is one way to use it.
 
-    Nothing is defined here: what a loop does runs per callback, and that is the extension's. The class exists to be an
-    `asyncio.AbstractEventLoop`, which a class of an extension cannot inherit from.
+    What a loop does runs per callback, and that is the extension's. The class exists to be an
+    `asyncio.AbstractEventLoop`, which a class of an extension cannot inherit from, and to warn when it is forgotten.
     """
+
+    def __del__(self, _warn: Callable[..., None] = warnings.warn) -> None:
+        if self.is_closed():
+            return
+        _warn(f"unclosed event loop {self!r}", ResourceWarning, source=self)
+        if not self.is_running():
+            self.close()
 
 
 def new_event_loop() -> EventLoop:  # type: ignore[no-redef]  # in asyncio.events too

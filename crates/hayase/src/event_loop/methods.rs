@@ -84,6 +84,11 @@ impl Loop {
         self.runtime.driver.now().as_secs_f64()
     }
 
+    /// Close all asynchronous generators that are alive; a coroutine.
+    fn shutdown_asyncgens(slf: &Bound<'_, Self>, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        Ok(run::shutdown_asyncgens(slf)?.into_bound(py).unbind())
+    }
+
     fn _asyncgen_firstiter_hook(slf: &Bound<'_, Self>, agen: &Bound<'_, PyAny>) -> PyResult<()> {
         run::asyncgen_started(slf, agen)
     }
@@ -127,6 +132,18 @@ impl Loop {
     /// Set the executor that run_in_executor(None, ...) uses: a ThreadPoolExecutor.
     fn set_default_executor(slf: &Bound<'_, Self>, executor: &Bound<'_, PyAny>) -> PyResult<()> {
         executor::set_default_executor(slf, executor)
+    }
+
+    /// Wait until the threads of the default executor have ended; a coroutine.
+    ///
+    /// timeout: seconds, None for no limit; after it a RuntimeWarning, and the threads are left behind.
+    #[pyo3(signature = (timeout=None))]
+    fn shutdown_default_executor(
+        slf: &Bound<'_, Self>,
+        py: Python<'_>,
+        timeout: Option<Py<PyAny>>,
+    ) -> PyResult<Py<PyAny>> {
+        Ok(executor::shutdown_default_executor(slf, timeout)?.into_bound(py).unbind())
     }
 
     // Readers, writers, signals

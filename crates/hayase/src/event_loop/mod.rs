@@ -28,7 +28,7 @@ use pyo3::types::{PyModule, PyTuple, PyType};
 use crate::raw::cell::{GilValue, ObjCell};
 use crate::raw::loop_ref;
 use crate::raw::obj::Obj;
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, RuntimeRef};
 use crate::tasks::scheduler::LoopRef;
 
 /// An asyncio event loop in Rust.
@@ -83,6 +83,11 @@ impl Loop {
         } else {
             LoopRef::with_scheduler(this.clone(), &self.runtime.scheduler)
         }
+    }
+
+    /// The reference that transports, servers and native coroutines keep.
+    fn reference_to_runtime(&self, this: &Bound<'_, Loop>) -> RuntimeRef {
+        RuntimeRef::new(this, |event_loop: &Loop| &event_loop.runtime)
     }
 
     fn cells(&self) -> [&ObjCell; 6] {

@@ -1,12 +1,14 @@
 //! `run_forever`, `run_until_complete`, `stop`, `close`; asynchronous generators of a running loop.
 
-use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError, PySystemExit};
+use pyo3::exceptions::{PyException, PyKeyboardInterrupt, PyRuntimeError, PySystemExit};
 use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
 
 use super::{Loop, debug, exceptions, signals, turn};
 use crate::interop::imports;
 use crate::raw::obj::Obj;
 use crate::raw::to_py;
+use crate::runtime::coroutine::{self, Co};
 
 pub(super) fn check_not_running(this: &Bound<'_, Loop>) -> PyResult<()> {
     let py = this.py();
@@ -185,6 +187,52 @@ pub(super) fn asyncgen_dropped(
         )?;
     }
     Ok(())
+}
+
+/// `loop.shutdown_asyncgens()`: closes the generators that live, all at once.
+pub(super) fn shutdown_asyncgens(this: &Bound<'_, Loop>) -> PyResult<Obj> {
+    let runtime = this.get().reference_to_runtime(this);
+    coroutine::make(this.py(), runtime, "EventLoop.shutdown_asyncgens", |co| async move {
+        let Some((generators, closing)) = Python::attach(|py| begin_closing(py, &co))? else {
+            return Python::attach(|py| Ok(Obj::none(py)));
+        };
+        let results = co.wait_for(closing).await?;
+        Python::attach(|py| report_failed_closes(py, &co, generators, results))
+    })
+}
+
+/// The generators and the awaitable of their closing, if there are any.
+fn begin_closing(py: Python<'_>, co: &Co) -> PyResult<Option<(Obj, Obj)>> {
+    let this = co.event_loop().borrow(py).to_owned().cast_into::<Loop>()?;
+    this.get().asyncgens_were_shut_down.set(true);
+    let living = asyncgens(&this)?;
+    if living.len()? == 0 {
+        return Ok(None);
+    }
+    let generators = py.import("builtins")?.call_method1("list", (&living,))?;
+    living.call_method0("clear")?;
+    let closes =
+        generators.try_iter()?.map(|generator| generator?.call_method0("aclose")).collect::<PyResult<Vec<_>>>()?;
+    let keywords = PyDict::new(py);
+    keywords.set_item("return_exceptions", true)?;
+    let closing = py.import("asyncio.tasks")?.getattr("gather")?.call(PyTuple::new(py, closes)?, Some(&keywords))?;
+    Ok(Some((Obj::from_bound(generators), Obj::from_bound(closing))))
+}
+
+fn report_failed_closes(py: Python<'_>, co: &Co, generators: Obj, results: Obj) -> PyResult<Obj> {
+    let (generators, results) = (generators.into_bound(py), results.into_bound(py));
+    for (generator, result) in generators.try_iter()?.zip(results.try_iter()?) {
+        let (generator, result) = (generator?, result?);
+        if result.is_instance_of::<PyException>() {
+            let report = PyDict::new(py);
+            let text = format!("an error occurred during closing of asynchronous generator {}", generator.repr()?);
+            report.set_item("message", text)?;
+            report.set_item("exception", result)?;
+            report.set_item("asyncgen", generator)?;
+            co.event_loop().borrow(py).call_method1("call_exception_handler", (report,))?;
+        }
+    }
+    Ok(Obj::none(py))
 }
 
 /// The WeakSet of those that live.

@@ -27,6 +27,8 @@ const EVENTS_PER_WAIT: usize = 1024;
 /// Turns until the loop is told to stop. Errors are those that leave `run_forever`.
 pub(super) fn run_turns(py: Python<'_>, this: &Obj, event_loop: &Loop) -> RawResult<()> {
     let mut events = Events::with_capacity(EVENTS_PER_WAIT);
+    // The first turn asks the driver, whatever ran before.
+    event_loop.last_poll.set(Time::from_nanos(0));
     loop {
         run_turn(py, this, event_loop, &mut events)?;
         if event_loop.stopping.get() {
@@ -36,19 +38,18 @@ pub(super) fn run_turns(py: Python<'_>, this: &Obj, event_loop: &Loop) -> RawRes
 }
 
 fn run_turn(py: Python<'_>, this: &Obj, event_loop: &Loop, events: &mut Events) -> RawResult<()> {
-    let runtime = &event_loop.runtime;
-    let mut now = runtime.driver.now();
+    let driver = &event_loop.runtime.driver;
+    let now = driver.now();
     let sleep = event_loop.sleep(py, now);
     let idle = sleep != Some(Duration::ZERO);
+    // Timers are left for the next poll together with I/O: they come after it.
     if idle || now.saturating_since(event_loop.last_poll.get()) >= POLL_AT_LEAST_EVERY {
-        wait(py, &runtime.driver, events, sleep)?;
-        if idle {
-            now = runtime.driver.now();
-        }
+        wait(py, driver, events, sleep)?;
+        let now = if idle { driver.now() } else { now };
         event_loop.last_poll.set(now);
         collect_events(py, event_loop, events);
+        collect_timers(py, event_loop, now);
     }
-    collect_timers(py, event_loop, now);
     run_batch(py, this, event_loop)
 }
 
