@@ -66,6 +66,7 @@ def measure(cases: Sequence[Case], loops: Sequence[str], settings: Settings) -> 
     for name in loops:
         try:
             versions[name] = probe(name, settings)
+            _progress(f"{name} {versions[name]}")
         except RunFailedError as failure:
             left_out[name] = str(failure)
             _progress(f"LEFT OUT: {name}: {failure}")

@@ -16,6 +16,8 @@ NATIVE = "epoll"
 
 REFERENCE = "uvloop"
 OURS = "hayase"
+UNOPTIMISED = "(UNOPTIMISED BUILD: its figures mean nothing)"
+"""Said wherever the version is."""
 
 
 def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
@@ -29,8 +31,12 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
 def version(name: str) -> str:
     if name == "asyncio":
         return platform.python_version()
+    module = importlib.import_module(name)
     try:
-        return importlib.metadata.version(name)
+        number = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         # A build in the source tree has no metadata.
-        return str(getattr(importlib.import_module(name), "__version__", "source tree"))
+        number = str(getattr(module, "__version__", "of the source tree"))
+    if name == OURS and module.build_info().get("profile") != "optimised":
+        return f"{number} {UNOPTIMISED}"
+    return number

@@ -8,11 +8,24 @@ mod runtime;
 mod tasks;
 mod transports;
 
+use std::collections::HashMap;
+
 use pyo3::prelude::*;
 
 #[pymodule]
 mod _core {
     use super::*;
+
+    /// What the compiler was told; `hayase.build_info()` adds what Python knows.
+    #[pyfunction]
+    fn build_info() -> HashMap<&'static str, &'static str> {
+        let profile = if cfg!(debug_assertions) {
+            "unoptimised"
+        } else {
+            "optimised"
+        };
+        HashMap::from([("profile", profile)])
+    }
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
