@@ -8,10 +8,12 @@ use pyo3::types::{PyDict, PyList, PyString};
 
 use super::Loop;
 use super::turn::leaves_the_loop;
+use crate::raw::handled::while_handling;
 
-/// Looked up at every use: programs and tests replace it.
+/// Looked up by name at every use: programs and tests replace it.
 pub(super) fn logger(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    py.import("asyncio.log")?.getattr("logger")
+    py.import("logging")?
+        .call_method1("getLogger", ("asyncio",))
 }
 
 pub(super) fn call_handler(this: &Bound<'_, Loop>, report: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -28,18 +30,21 @@ pub(super) fn call_handler(this: &Bound<'_, Loop>, report: &Bound<'_, PyAny>) ->
     if leaves_the_loop(py, &err) {
         return Err(err);
     }
+    let exception = err.into_value(py).into_bound(py);
     let second = PyDict::new(py);
     second.set_item("message", "Unhandled error in exception handler")?;
-    second.set_item("exception", err.into_value(py))?;
+    second.set_item("exception", &exception)?;
     second.set_item("context", report)?;
-    match this.call_method1("default_exception_handler", (second,)) {
-        Ok(_) => Ok(()),
-        Err(err) => log_failure(
-            py,
-            err,
-            "Exception in default exception handler while handling an unexpected error in custom exception handler",
-        ),
-    }
+    while_handling(&exception, || {
+        match this.call_method1("default_exception_handler", (second,)) {
+            Ok(_) => Ok(()),
+            Err(err) => log_failure(
+                py,
+                err,
+                "Exception in default exception handler while handling an unexpected error in custom exception handler",
+            ),
+        }
+    })
 }
 
 fn log_failure(py: Python<'_>, err: PyErr, text: &str) -> PyResult<()> {
@@ -47,8 +52,10 @@ fn log_failure(py: Python<'_>, err: PyErr, text: &str) -> PyResult<()> {
         return Err(err);
     }
     let keywords = PyDict::new(py);
-    keywords.set_item("exc_info", err.into_value(py))?;
-    logger(py)?.call_method("error", (text,), Some(&keywords))?;
+    keywords.set_item("exc_info", true)?;
+    while_handling(err.value(py), || {
+        logger(py)?.call_method("error", (text,), Some(&keywords))
+    })?;
     Ok(())
 }
 
@@ -92,7 +99,10 @@ pub(super) fn default_handler(this: &Bound<'_, Loop>, report: &Bound<'_, PyAny>)
     let exc_info = if exception.is_none() {
         false.into_pyobject(py)?.to_owned().into_any()
     } else {
-        exception
+        let traceback = exception.getattr("__traceback__")?;
+        (exception.get_type(), exception, traceback)
+            .into_pyobject(py)?
+            .into_any()
     };
 
     // The report is completed in place, as asyncio does it.

@@ -17,7 +17,10 @@ pub(super) fn check_not_running(this: &Bound<'_, Loop>) -> PyResult<()> {
             "This event loop is already running",
         ));
     }
-    if !imports::get_running_loop(py)?.call0()?.is_none() {
+    if !asyncio_events(py)?
+        .call_method0("_get_running_loop")?
+        .is_none()
+    {
         return Err(PyRuntimeError::new_err(
             "Cannot run the event loop while another loop is running",
         ));
@@ -49,7 +52,7 @@ pub(super) fn run_forever(this: &Bound<'_, Loop>) -> PyResult<()> {
     // All of it happens, whatever failed; the first error is the one to raise.
     event_loop.stopping.set(false);
     scheduler.running_thread.set(0);
-    let running = imports::set_running_loop(py)?.call1((py.None(),)).map(drop);
+    let running = set_running_loop(py, py.None().bind(py));
     let origins = debug::track_origins(py, event_loop, false);
     let hooks = sys
         .getattr("set_asyncgen_hooks")
@@ -68,8 +71,18 @@ fn start(this: &Bound<'_, Loop>) -> PyResult<signals::WakeupFd> {
     py.import("sys")?
         .getattr("set_asyncgen_hooks")?
         .call1(hooks)?;
-    imports::set_running_loop(py)?.call1((this,))?;
+    set_running_loop(py, this.as_any())?;
     signals::listen(this)
+}
+
+/// Looked up at each run: programs put other functions there (the pure-Python ones, eventlet's, nest_asyncio's).
+fn asyncio_events(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    Ok(py.import("asyncio.events")?.into_any())
+}
+
+fn set_running_loop(py: Python<'_>, event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
+    asyncio_events(py)?.call_method1("_set_running_loop", (event_loop,))?;
+    Ok(())
 }
 
 pub(super) fn run_until_complete<'py>(

@@ -32,8 +32,6 @@ imports! {
     is_future = "asyncio.futures"."isfuture";
     wrap_future = "asyncio.futures"."wrap_future";
     ensure_future = "asyncio.tasks"."ensure_future";
-    set_running_loop = "asyncio.events"."_set_running_loop";
-    get_running_loop = "asyncio.events"."_get_running_loop";
     get_ident = "threading"."get_ident";
     weak_set = "weakref"."WeakSet";
     thread_pool_executor = "concurrent.futures"."ThreadPoolExecutor";

@@ -19,6 +19,7 @@ pub(crate) mod detached;
 pub(crate) mod fastcall;
 pub(crate) mod field_ref;
 pub(crate) mod handle;
+pub(crate) mod handled;
 pub(crate) mod instance;
 pub(crate) mod iterate;
 pub(crate) mod loop_ref;

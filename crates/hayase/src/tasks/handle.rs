@@ -17,6 +17,7 @@ use crate::interop::imports;
 use crate::raw::call::{self, Name};
 use crate::raw::cell::{GilValue, ObjCell};
 use crate::raw::fastcall::Rest;
+use crate::raw::handled::while_handling;
 use crate::raw::instance::{Class, Data, Ref, Visitor};
 use crate::raw::obj::Obj;
 use crate::raw::{Raised, RawResult, to_py, to_raw};
@@ -240,16 +241,19 @@ fn report_to_loop(py: Python<'_>, handle: &Obj, err: PyErr) -> PyResult<()> {
         return Ok(());
     };
     let source = callback_source(py, this)?;
+    let exception = err.into_value(py).into_bound(py);
     let report = PyDict::new(py);
     report.set_item("message", format!("Exception in callback {source}"))?;
-    report.set_item("exception", err.into_value(py))?;
+    report.set_item("exception", &exception)?;
     report.set_item("handle", handle.borrow(py))?;
     if let Some(traceback) = source_traceback_of(py, this) {
         report.set_item("source_traceback", traceback)?;
     }
-    event_loop
-        .borrow(py)
-        .call_method1("call_exception_handler", (report,))?;
+    while_handling(&exception, || {
+        event_loop
+            .borrow(py)
+            .call_method1("call_exception_handler", (report,))
+    })?;
     Ok(())
 }
 
