@@ -32,6 +32,7 @@ mod _core {
         let py = module.py();
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         raw::handle::init(py, module)?;
+        tasks::init(py, module)?;
         event_loop::init(py, module)
     }
 }

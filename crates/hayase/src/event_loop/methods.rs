@@ -143,7 +143,9 @@ impl Loop {
         py: Python<'_>,
         timeout: Option<Py<PyAny>>,
     ) -> PyResult<Py<PyAny>> {
-        Ok(executor::shutdown_default_executor(slf, timeout)?.into_bound(py).unbind())
+        Ok(executor::shutdown_default_executor(slf, timeout)?
+            .into_bound(py)
+            .unbind())
     }
 
     // Readers, writers, signals

@@ -205,13 +205,18 @@ pub(super) fn asyncgen_dropped(
 /// `loop.shutdown_asyncgens()`: closes the generators that live, all at once.
 pub(super) fn shutdown_asyncgens(this: &Bound<'_, Loop>) -> PyResult<Obj> {
     let runtime = this.get().reference_to_runtime(this);
-    coroutine::make(this.py(), runtime, "EventLoop.shutdown_asyncgens", |co| async move {
-        let Some((generators, closing)) = Python::attach(|py| begin_closing(py, &co))? else {
-            return Python::attach(|py| Ok(Obj::none(py)));
-        };
-        let results = co.wait_for(closing).await?;
-        Python::attach(|py| report_failed_closes(py, &co, generators, results))
-    })
+    coroutine::make(
+        this.py(),
+        runtime,
+        "EventLoop.shutdown_asyncgens",
+        |co| async move {
+            let Some((generators, closing)) = Python::attach(|py| begin_closing(py, &co))? else {
+                return Python::attach(|py| Ok(Obj::none(py)));
+            };
+            let results = co.wait_for(closing).await?;
+            Python::attach(|py| report_failed_closes(py, &co, generators, results))
+        },
+    )
 }
 
 /// The generators and the awaitable of their closing, if there are any.
@@ -224,12 +229,20 @@ fn begin_closing(py: Python<'_>, co: &Co) -> PyResult<Option<(Obj, Obj)>> {
     }
     let generators = py.import("builtins")?.call_method1("list", (&living,))?;
     living.call_method0("clear")?;
-    let closes =
-        generators.try_iter()?.map(|generator| generator?.call_method0("aclose")).collect::<PyResult<Vec<_>>>()?;
+    let closes = generators
+        .try_iter()?
+        .map(|generator| generator?.call_method0("aclose"))
+        .collect::<PyResult<Vec<_>>>()?;
     let keywords = PyDict::new(py);
     keywords.set_item("return_exceptions", true)?;
-    let closing = py.import("asyncio.tasks")?.getattr("gather")?.call(PyTuple::new(py, closes)?, Some(&keywords))?;
-    Ok(Some((Obj::from_bound(generators), Obj::from_bound(closing))))
+    let closing = py
+        .import("asyncio.tasks")?
+        .getattr("gather")?
+        .call(PyTuple::new(py, closes)?, Some(&keywords))?;
+    Ok(Some((
+        Obj::from_bound(generators),
+        Obj::from_bound(closing),
+    )))
 }
 
 fn report_failed_closes(py: Python<'_>, co: &Co, generators: Obj, results: Obj) -> PyResult<Obj> {
@@ -238,11 +251,16 @@ fn report_failed_closes(py: Python<'_>, co: &Co, generators: Obj, results: Obj) 
         let (generator, result) = (generator?, result?);
         if result.is_instance_of::<PyException>() {
             let report = PyDict::new(py);
-            let text = format!("an error occurred during closing of asynchronous generator {}", generator.repr()?);
+            let text = format!(
+                "an error occurred during closing of asynchronous generator {}",
+                generator.repr()?
+            );
             report.set_item("message", text)?;
             report.set_item("exception", result)?;
             report.set_item("asyncgen", generator)?;
-            co.event_loop().borrow(py).call_method1("call_exception_handler", (report,))?;
+            co.event_loop()
+                .borrow(py)
+                .call_method1("call_exception_handler", (report,))?;
         }
     }
     Ok(Obj::none(py))

@@ -113,7 +113,7 @@ fn run_batch(py: Python<'_>, this: &Obj, event_loop: &Loop) -> RawResult<()> {
             break;
         }
     }
-    crate::tasks::current::leave_turn(py, this)?;
+    crate::tasks::current::leave_last(py, &runtime.scheduler, this)?;
     let flushed = transports::stream::flush_turn(py, runtime);
     outcome.and(flushed)
 }
@@ -127,7 +127,7 @@ pub(super) fn run_entry(
 ) -> RawResult<()> {
     match entry {
         Ready::Handle(handle) => {
-            crate::tasks::current::before_callback(py, this)?;
+            crate::tasks::current::leave_last(py, &event_loop.runtime.scheduler, this)?;
             handle::run(py, &handle)
         }
         Ready::Step(task) => step::step(py, &task),
@@ -137,7 +137,7 @@ pub(super) fn run_entry(
             future,
             context,
         } => {
-            crate::tasks::current::before_callback(py, this)?;
+            crate::tasks::current::leave_last(py, &event_loop.runtime.scheduler, this)?;
             run_done_callback(py, this, event_loop, &callback, &future, context)
         }
         Ready::Io {
@@ -145,11 +145,11 @@ pub(super) fn run_entry(
             readable,
             writable,
         } => {
-            crate::tasks::current::before_callback(py, this)?;
+            crate::tasks::current::leave_last(py, &event_loop.runtime.scheduler, this)?;
             dispatch::ready(py, event_loop, token, readable, writable)
         }
         Ready::Native { object, work } => {
-            crate::tasks::current::before_callback(py, this)?;
+            crate::tasks::current::leave_last(py, &event_loop.runtime.scheduler, this)?;
             dispatch::native(py, &object, work)
         }
     }

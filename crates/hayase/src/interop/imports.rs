@@ -34,6 +34,23 @@ imports! {
     ensure_future = "asyncio.tasks"."ensure_future";
     get_ident = "threading"."get_ident";
     weak_set = "weakref"."WeakSet";
+    cancelled_error = "asyncio.exceptions"."CancelledError";
+    invalid_state_error = "asyncio.exceptions"."InvalidStateError";
+    traceback_extract_stack = "traceback"."extract_stack";
+    future_repr = "asyncio.base_futures"."_future_repr";
+    task_repr = "asyncio.base_tasks"."_task_repr";
+    task_get_stack = "asyncio.base_tasks"."_task_get_stack";
+    task_print_stack = "asyncio.base_tasks"."_task_print_stack";
+    future_base = "_asyncio"."Future";
+    task_base = "_asyncio"."Task";
+    current_tasks = "_asyncio"."_current_tasks";
+    enter_task = "_asyncio"."_enter_task";
+    leave_task = "_asyncio"."_leave_task";
+    swap_current_task = "_asyncio"."_swap_current_task";
+    register_task = "_asyncio"."_register_task";
+    unregister_task = "_asyncio"."_unregister_task";
+    add_to_awaited_by = "_asyncio"."future_add_to_awaited_by";
+    discard_from_awaited_by = "_asyncio"."future_discard_from_awaited_by";
     thread_pool_executor = "concurrent.futures"."ThreadPoolExecutor";
 }
 

@@ -1,5 +1,5 @@
 //! What hayase uses of the standard library, imported once on first use.
 
-pub(crate) mod imports;
 pub(crate) mod errors;
+pub(crate) mod imports;
 pub(crate) mod log;

@@ -97,6 +97,82 @@ pub(crate) fn getattr(_py: Python<'_>, receiver: &Obj, name: &'static Name) -> R
     unsafe { Obj::from_owned(ffi::PyObject_GetAttr(receiver.as_ptr(), name.as_ptr())) }
 }
 
+/// `receiver.name(*args, keyword=value)`, at most five positional arguments.
+pub(crate) fn method_with_keyword(
+    _py: Python<'_>,
+    receiver: &Obj,
+    name: &'static Name,
+    args: &[&Obj],
+    keyword: &'static Name,
+    value: &Obj,
+) -> RawResult<Obj> {
+    let mut words = [std::ptr::null_mut(); 8];
+    assert!(args.len() + 3 <= words.len(), "at most five arguments");
+    words[1] = receiver.as_ptr();
+    for (word, arg) in words[2..].iter_mut().zip(args) {
+        *word = arg.as_ptr();
+    }
+    words[args.len() + 2] = value.as_ptr();
+    // SAFETY: all alive; the value of the keyword follows the positional words.
+    unsafe {
+        let names = Obj::from_owned(ffi::PyTuple_Pack(1, keyword.as_ptr()))?;
+        Obj::from_owned(ffi::PyObject_VectorcallMethod(
+            name.as_ptr(),
+            words.as_ptr().add(1),
+            (args.len() + 1) | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET,
+            names.as_ptr(),
+        ))
+    }
+}
+
+/// `getattr(receiver, name, None)` that tells a missing attribute from None.
+pub(crate) fn optional_attr(
+    _py: Python<'_>,
+    receiver: &Obj,
+    name: &'static Name,
+) -> RawResult<Option<Obj>> {
+    let mut value = std::ptr::null_mut();
+    // SAFETY: both alive; the value is a new reference or null.
+    unsafe {
+        match ffi::compat::PyObject_GetOptionalAttr(receiver.as_ptr(), name.as_ptr(), &mut value) {
+            -1 => Err(super::Raised),
+            _ => Ok(Obj::from_owned_opt(value)),
+        }
+    }
+}
+
+/// `receiver.name = value`
+pub(crate) fn setattr(
+    _py: Python<'_>,
+    receiver: &Obj,
+    name: &'static Name,
+    value: &Obj,
+) -> RawResult<()> {
+    // SAFETY: all alive.
+    match unsafe { ffi::PyObject_SetAttr(receiver.as_ptr(), name.as_ptr(), value.as_ptr()) } {
+        0 => Ok(()),
+        _ => Err(super::Raised),
+    }
+}
+
+/// `bool(object)`
+pub(crate) fn is_true(_py: Python<'_>, object: &Obj) -> RawResult<bool> {
+    // SAFETY: alive.
+    match unsafe { ffi::PyObject_IsTrue(object.as_ptr()) } {
+        -1 => Err(super::Raised),
+        answer => Ok(answer != 0),
+    }
+}
+
+/// `a is b or a == b`
+pub(crate) fn equal(_py: Python<'_>, a: &Obj, b: &Obj) -> RawResult<bool> {
+    // SAFETY: both alive.
+    match unsafe { ffi::PyObject_RichCompareBool(a.as_ptr(), b.as_ptr(), ffi::Py_EQ) } {
+        -1 => Err(super::Raised),
+        answer => Ok(answer != 0),
+    }
+}
+
 /// An interned attribute name, made on first use and kept for ever: `static CALL_SOON: Name = Name::new(c"call_soon")`.
 pub(crate) struct Name {
     text: &'static std::ffi::CStr,

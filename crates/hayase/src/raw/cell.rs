@@ -66,6 +66,16 @@ impl<T> GilCell<T> {
         f(unsafe { &mut *self.value.get() })
     }
 
+    /// For the collector's clear, which has no token to show: the value, and a default in its place.
+    pub(crate) fn take_for_clear(&self) -> T
+    where
+        T: Default,
+    {
+        assert!(!self.open.get(), "a cell was opened twice");
+        // SAFETY: nobody has it open; the GIL is held as for `with`.
+        std::mem::take(unsafe { &mut *self.value.get() })
+    }
+
     /// For the garbage collector's traverse only, which may run inside any allocation: `None` while the cell is open.
     pub(crate) fn peek<R>(&self, f: impl FnOnce(&T) -> R) -> Option<R> {
         if self.open.get() {

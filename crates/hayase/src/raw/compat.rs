@@ -6,7 +6,10 @@ unsafe extern "C" {
     /// Gives a dead object (from a freelist) its first reference again. Exported by every supported version.
     pub(crate) fn _Py_NewReference(object: *mut ffi::PyObject);
     /// Shortens a `bytes` that nobody else has seen yet. Exported by every supported version.
-    pub(crate) fn _PyBytes_Resize(bytes: *mut *mut ffi::PyObject, size: ffi::Py_ssize_t) -> std::ffi::c_int;
+    pub(crate) fn _PyBytes_Resize(
+        bytes: *mut *mut ffi::PyObject,
+        size: ffi::Py_ssize_t,
+    ) -> std::ffi::c_int;
 }
 
 /// Takes the exception out of the thread state, if one is set.
@@ -29,3 +32,95 @@ pub(crate) const CREATE_TASK_PASSES_KEYWORDS: bool = cfg!(Py_3_14);
 
 /// The exception handler runs in the context of the task, future or handle that failed.
 pub(crate) const EXCEPTION_HANDLER_RUNS_IN_CONTEXT: bool = cfg!(Py_3_12);
+/// Clears the weak references to a dying object, if there are any.
+///
+/// # Safety
+/// `object` is in its dealloc; its list of weak references is a word at `offset` (negative: before the header).
+#[inline]
+pub(crate) unsafe fn clear_weak_references(object: *mut ffi::PyObject, offset: ffi::Py_ssize_t) {
+    // SAFETY: the interpreter's own offset for this type.
+    unsafe {
+        if offset != 0
+            && !(*object
+                .cast::<u8>()
+                .offset(offset)
+                .cast::<*mut ffi::PyObject>())
+            .is_null()
+        {
+            ffi::PyObject_ClearWeakRefs(object);
+        }
+    }
+}
+
+/// Where asyncio keeps the running task: a dict by loop (`_asyncio._current_tasks`), or the thread state behind
+/// `_asyncio._swap_current_task`.
+pub(crate) const CURRENT_TASKS_IS_DICT: bool = cfg!(not(Py_3_14));
+
+/// Where asyncio keeps all tasks: a `WeakSet`, or a linked list behind `_asyncio._register_task`.
+pub(crate) const ALL_TASKS_IS_WEAK_SET: bool = cfg!(not(Py_3_14));
+
+/// Name of that `WeakSet` in `asyncio.tasks`.
+pub(crate) const ALL_TASKS_NAME: &str = if cfg!(Py_3_12) {
+    "_scheduled_tasks"
+} else {
+    "_all_tasks"
+};
+
+/// `Task(eager_start=...)` and `Task.get_context()` exist.
+pub(crate) const EAGER_TASKS: bool = cfg!(Py_3_12);
+
+/// `set_exception(StopIteration())` stores a RuntimeError instead of raising TypeError.
+pub(crate) const STOP_ITERATION_IS_WRAPPED: bool = cfg!(Py_3_13);
+
+/// `uncancel()` down to zero also takes back a cancellation that has not been delivered.
+pub(crate) const UNCANCEL_TAKES_BACK: bool = cfg!(Py_3_13);
+
+/// Futures know who awaits them (`asyncio.capture_call_graph`).
+pub(crate) const CALL_GRAPH: bool = cfg!(Py_3_14);
+
+/// `Future.__init__` a second time is an error, and `Task(context=...)` must be a `Context`.
+pub(crate) const STRICT_INIT: bool = cfg!(Py_3_15);
+
+/// Function of `asyncio.events` that finds the loop of a future made without one.
+pub(crate) const GET_EVENT_LOOP_NAME: &str = if cfg!(Py_3_12) {
+    "get_event_loop"
+} else {
+    "_get_event_loop"
+};
+
+/// `throw(type, value, traceback)` of awaitables warns.
+pub(crate) const THROW_WITH_THREE_ARGUMENTS_WARNS: bool = cfg!(Py_3_12);
+
+/// The interpreter is shutting down.
+pub(crate) fn is_finalizing() -> bool {
+    // SAFETY: only reads a flag.
+    #[cfg(Py_3_13)]
+    unsafe {
+        ffi::Py_IsFinalizing() != 0
+    }
+    #[cfg(not(Py_3_13))]
+    {
+        unsafe extern "C" {
+            fn _Py_IsFinalizing() -> std::ffi::c_int;
+        }
+        // SAFETY: as above; exported by these versions.
+        unsafe { _Py_IsFinalizing() != 0 }
+    }
+}
+
+/// `threading.get_ident()`
+pub(crate) fn thread_id() -> u64 {
+    // SAFETY: only asks the thread.
+    u64::from(unsafe { ffi::PyThread_get_thread_ident() })
+}
+
+/// Writes the reference count of an object that nobody else can reach.
+///
+/// # Safety
+/// `object` is in its dealloc, on an interpreter with the GIL; `count` is small.
+pub(crate) unsafe fn set_count(object: *mut ffi::PyObject, count: u32) {
+    const { assert!(cfg!(target_endian = "little")) };
+    // SAFETY: the count is the first word of an object, on 3.14 its lower half; the upper half is zero or flags that
+    // stay.
+    unsafe { object.cast::<u32>().write(count) };
+}

@@ -19,6 +19,12 @@ pub(crate) fn copy(_py: Python<'_>, context: &Obj) -> RawResult<Obj> {
     unsafe { Obj::from_owned(ffi::PyContext_Copy(context.as_ptr())) }
 }
 
+/// Whether `object` is a `contextvars.Context`.
+pub(crate) fn is_context(object: &Obj) -> bool {
+    // SAFETY: alive.
+    unsafe { ffi::PyContext_CheckExact(object.as_ptr()) != 0 }
+}
+
 /// Runs `body` inside `context`. Fails (and runs nothing) if the context is already entered or is no context.
 #[inline]
 pub(crate) fn run_in<R>(_py: Python<'_>, context: &Obj, body: impl FnOnce() -> R) -> RawResult<R> {

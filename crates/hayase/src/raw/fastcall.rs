@@ -44,6 +44,18 @@ impl<'a> Args<'a> {
         }
     }
 
+    /// The same arguments, with the name that errors about them give the function.
+    #[inline]
+    pub(crate) fn named(&self, function: &'static str) -> Args<'a> {
+        Args {
+            words: self.words,
+            positional: self.positional,
+            keywords: self.keywords,
+            function,
+            _call: PhantomData,
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.positional
     }

@@ -40,8 +40,10 @@ pub(crate) trait Data: Sized + 'static {
     fn wants_finalizer(&self) -> bool {
         false
     }
-    /// Last act before the value is dropped: unlink what others know of this object by address.
-    fn unlink(_py: Python<'_>, _this: *mut ffi::PyObject) {}
+    /// Whether [`Data::unlink`] does anything.
+    const UNLINK: bool = false;
+    /// Last act before the value is dropped: unlink what others know of this object by address. Keeps no reference.
+    fn unlink(_py: Python<'_>, _this: &Ref<Self>) {}
 }
 
 /// What the process knows of a raw type.
@@ -315,6 +317,10 @@ pub(crate) unsafe extern "C" fn traverse_with_base<T: Data>(
                 }
             }
             let mut visitor = Visitor::slot(visit, arg);
+            // A static base (3.11) does not visit the type, for its own instances have no heap type.
+            if (*base).tp_flags & ffi::Py_TPFLAGS_HEAPTYPE == 0 {
+                visitor.ptr(ffi::Py_TYPE(this).cast());
+            }
             (*T::class().data(this)).visit(&mut visitor);
             visitor.stopped
         }
@@ -360,25 +366,81 @@ pub(crate) unsafe extern "C" fn dealloc<T: Data>(this: *mut ffi::PyObject) {
                 return;
             }
             ffi::PyObject_GC_UnTrack(this.cast());
-            T::unlink(py, this);
+            unlink::<T>(py, this);
             let type_object = class.type_ptr();
             if (*type_object).tp_weaklistoffset != 0 {
                 ffi::PyObject_ClearWeakRefs(this);
             }
-            class.data(this).drop_in_place();
-            let reusable = T::FREELIST > 0
-                && ffi::PyObject_GC_IsFinalized(this) == 0
-                && class.free.with(py, |free| {
-                    let room = free.len() < T::FREELIST;
-                    if room {
-                        free.push(this);
-                    }
-                    room
-                });
-            if !reusable {
-                ffi::PyObject_GC_Del(this.cast());
-            }
-            ffi::Py_DECREF(type_object.cast());
+            release(py, class, this);
         }
     });
+}
+
+/// Runs [`Data::unlink`] with the count at one, so that it can pass the object on.
+///
+/// # Safety
+/// In the dealloc of an instance of the class of `T`, which is untracked.
+#[inline]
+unsafe fn unlink<T: Data>(py: Python<'_>, this: *mut ffi::PyObject) {
+    if !T::UNLINK {
+        return;
+    }
+    // SAFETY: the count is zero and nobody else knows the object; whoever is called gives back what it takes, so the
+    // second write is back at zero without a second dealloc.
+    unsafe {
+        compat::set_count(this, 1);
+        T::unlink(py, Ref::<T>::view(&this));
+        debug_assert_eq!(ffi::Py_REFCNT(this), 1);
+        compat::set_count(this, 0);
+    }
+}
+
+/// `tp_dealloc` for a class with a foreign base, whose part is emptied by the base's own `tp_clear`: that knows its
+/// fields (also `_asyncio_awaited_by`, which others fill) and the instance dict, on every version.
+pub(crate) unsafe extern "C" fn dealloc_with_base<T: Data>(this: *mut ffi::PyObject) {
+    entry_infallible((), |py| {
+        // SAFETY: as in `dealloc`; the base's clear may be called at any time, and leaves its fields null.
+        unsafe {
+            let class = T::class();
+            if T::FINALIZE
+                && (*class.data(this)).wants_finalizer()
+                && ffi::PyObject_CallFinalizerFromDealloc(this) < 0
+            {
+                return;
+            }
+            ffi::PyObject_GC_UnTrack(this.cast());
+            unlink::<T>(py, this);
+            let type_object = class.type_ptr();
+            compat::clear_weak_references(this, (*type_object).tp_weaklistoffset);
+            if let Some(base_clear) = (*(*type_object).tp_base).tp_clear {
+                base_clear(this);
+            }
+            release(py, class, this);
+        }
+    });
+}
+
+/// Drops the value; keeps the memory for the next instance or frees it.
+///
+/// # Safety
+/// The last act of a dealloc: untracked, nothing outside the value is left to release.
+#[inline]
+unsafe fn release<T: Data>(py: Python<'_>, class: &Class<T>, this: *mut ffi::PyObject) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        class.data(this).drop_in_place();
+        let reusable = T::FREELIST > 0
+            && ffi::PyObject_GC_IsFinalized(this) == 0
+            && class.free.with(py, |free| {
+                let room = free.len() < T::FREELIST;
+                if room {
+                    free.push(this);
+                }
+                room
+            });
+        if !reusable {
+            ffi::PyObject_GC_Del(this.cast());
+        }
+        ffi::Py_DECREF(class.type_ptr().cast());
+    }
 }

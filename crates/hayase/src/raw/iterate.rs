@@ -6,7 +6,7 @@ use pyo3::{PyErr, ffi};
 
 use super::call::{self, Name};
 use super::obj::Obj;
-use super::{RawResult, Raised};
+use super::{Raised, RawResult};
 
 static AWAIT: Name = Name::new(c"__await__");
 static THROW: Name = Name::new(c"throw");

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 use pyo3::ffi;
 
-use super::cell::ObjCell;
+use super::cell::{GilValue, ObjCell};
 use super::instance::Visitor;
 use super::obj::Obj;
 
@@ -24,7 +24,7 @@ pub(crate) fn set_finder(finder: Finder) {
 
 pub(crate) struct LoopRef<S> {
     object: ObjCell,
-    scheduler: *const S,
+    scheduler: GilValue<*const S>,
     _scheduler: PhantomData<fn(S)>,
 }
 
@@ -36,7 +36,7 @@ impl<S> LoopRef<S> {
             .cast();
         LoopRef {
             object: ObjCell::new(Some(event_loop)),
-            scheduler,
+            scheduler: GilValue::new(scheduler),
             _scheduler: PhantomData,
         }
     }
@@ -54,9 +54,25 @@ impl<S> LoopRef<S> {
         );
         LoopRef {
             object: ObjCell::new(Some(event_loop)),
-            scheduler,
+            scheduler: GilValue::new(scheduler),
             _scheduler: PhantomData,
         }
+    }
+
+    /// No loop yet.
+    pub(crate) fn unset() -> LoopRef<S> {
+        LoopRef {
+            object: ObjCell::empty(),
+            scheduler: GilValue::new(std::ptr::null()),
+            _scheduler: PhantomData,
+        }
+    }
+
+    /// Another loop from now on.
+    pub(crate) fn set(&self, other: &LoopRef<S>) {
+        let before = self.object.replace(other.object());
+        self.scheduler.set(other.scheduler.get());
+        drop(before);
     }
 
     /// The loop object; `None` only after the collector cleared a cycle.
@@ -73,12 +89,13 @@ impl<S> LoopRef<S> {
     /// The scheduler, if the loop is ours.
     #[inline]
     pub(crate) fn scheduler(&self) -> Option<&S> {
-        if self.scheduler.is_null() || self.object.is_none() {
+        let scheduler = self.scheduler.get();
+        if scheduler.is_null() || self.object.is_none() {
             return None;
         }
         // SAFETY: a field of `object`, which is alive while we hold it (see the head). Everything in it that changes
         // is in cells, so shared references are all there are.
-        Some(unsafe { &*self.scheduler })
+        Some(unsafe { &*scheduler })
     }
 
     pub(crate) fn visit(&self, visitor: &mut Visitor<'_>) {

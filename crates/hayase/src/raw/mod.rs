@@ -10,21 +10,27 @@
 //!   that returns `Err(Raised)` has set it; a function that returns `Ok` has left none behind.
 //! - No panic crosses into C: every slot and method goes through [`entry`].
 
+pub(crate) mod bound_function;
 pub(crate) mod bytes;
 pub(crate) mod call;
 pub(crate) mod cell;
 pub(crate) mod compat;
 pub(crate) mod context;
+pub(crate) mod coroutine;
 pub(crate) mod detached;
+pub(crate) mod dict;
+pub(crate) mod exception;
 pub(crate) mod fastcall;
 pub(crate) mod field_ref;
 pub(crate) mod handle;
 pub(crate) mod handled;
 pub(crate) mod instance;
 pub(crate) mod iterate;
+pub(crate) mod live;
 pub(crate) mod loop_ref;
 pub(crate) mod members;
 pub(crate) mod obj;
+pub(crate) mod table;
 pub(crate) mod typespec;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

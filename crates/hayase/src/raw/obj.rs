@@ -58,6 +58,18 @@ impl Obj {
         (!ptr.is_null()).then(|| unsafe { Obj::from_borrowed(ptr) })
     }
 
+    /// A view of a borrowed pointer, for the length of a call.
+    ///
+    /// # Safety
+    /// `ptr` points to a live object.
+    #[inline]
+    pub(crate) unsafe fn view(ptr: &*mut ffi::PyObject) -> &Obj {
+        debug_assert!(!ptr.is_null());
+        // SAFETY: `Obj` is transparent over a non-null pointer; the view is not counted and ends before the caller's
+        // reference does.
+        unsafe { &*std::ptr::from_ref(ptr).cast::<Obj>() }
+    }
+
     #[inline]
     pub(crate) fn none(_py: Python<'_>) -> Obj {
         // SAFETY: None is always alive.

@@ -15,7 +15,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use pyo3::exceptions::{
-    PyGeneratorExit, PyRuntimeError, PyRuntimeWarning, PyStopIteration, PySystemError, PyTypeError, PyValueError,
+    PyGeneratorExit, PyRuntimeError, PyRuntimeWarning, PyStopIteration, PySystemError, PyTypeError,
+    PyValueError,
 };
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
@@ -64,12 +65,18 @@ impl Co {
 
     /// `await awaitable`
     pub(crate) fn wait_for(&self, awaitable: Obj) -> WaitFor {
-        WaitFor { exchange: Rc::clone(&self.0), awaitable: Some(awaitable) }
+        WaitFor {
+            exchange: Rc::clone(&self.0),
+            awaitable: Some(awaitable),
+        }
     }
 
     /// `await asyncio.sleep(0)`: everything that is ready runs first.
     pub(crate) fn yield_once(&self) -> YieldOnce {
-        YieldOnce { exchange: Rc::clone(&self.0), yielded: false }
+        YieldOnce {
+            exchange: Rc::clone(&self.0),
+            yielded: false,
+        }
     }
 }
 
@@ -87,16 +94,24 @@ impl Future for WaitFor {
         Python::attach(|py| {
             let exchange = &this.exchange;
             let stepped = match this.awaitable.take() {
-                Some(awaitable) => to_py(py, iterate::await_iterator(py, &awaitable)).and_then(|iterator| {
-                    exchange.awaiting.set(Some(iterator.clone()));
-                    to_py(py, iterate::send(py, &iterator, &Obj::none(py)))
-                }),
+                Some(awaitable) => {
+                    to_py(py, iterate::await_iterator(py, &awaitable)).and_then(|iterator| {
+                        exchange.awaiting.set(Some(iterator.clone()));
+                        to_py(py, iterate::send(py, &iterator, &Obj::none(py)))
+                    })
+                }
                 None => {
                     let iterator = exchange.awaiting.get();
                     match (iterator, exchange.input.with(py, Option::take)) {
-                        (Some(iterator), Some(Input::Send(value))) => to_py(py, iterate::send(py, &iterator, &value)),
-                        (Some(iterator), Some(Input::Throw(err))) => iterate::throw(py, &iterator, err),
-                        (None, _) | (_, None) => Err(PyRuntimeError::new_err("coroutine was cleared")),
+                        (Some(iterator), Some(Input::Send(value))) => {
+                            to_py(py, iterate::send(py, &iterator, &value))
+                        }
+                        (Some(iterator), Some(Input::Throw(err))) => {
+                            iterate::throw(py, &iterator, err)
+                        }
+                        (None, _) | (_, None) => {
+                            Err(PyRuntimeError::new_err("coroutine was cleared"))
+                        }
                     }
                 }
             };
@@ -173,8 +188,11 @@ where
         output: ObjCell::empty(),
     }));
     let body: Body = Box::pin(body(co.clone()));
-    let coroutine =
-        NativeCoroutine { state: GilCell::new(State::Created(body)), exchange: GilCell::new(co), name };
+    let coroutine = NativeCoroutine {
+        state: GilCell::new(State::Created(body)),
+        exchange: GilCell::new(co),
+        name,
+    };
     Ok(Obj::from_bound(Bound::new(py, coroutine)?))
 }
 
@@ -206,7 +224,12 @@ impl NativeCoroutine {
         }
         match self.resume(py, Input::Throw(PyGeneratorExit::new_err(()))) {
             Ok(_) => Err(PyRuntimeError::new_err("coroutine ignored GeneratorExit")),
-            Err(err) if err.is_instance_of::<PyGeneratorExit>(py) || err.is_instance_of::<PyStopIteration>(py) => Ok(()),
+            Err(err)
+                if err.is_instance_of::<PyGeneratorExit>(py)
+                    || err.is_instance_of::<PyStopIteration>(py) =>
+            {
+                Ok(())
+            }
             Err(err) => Err(err),
         }
     }
@@ -239,7 +262,11 @@ impl NativeCoroutine {
     }
 
     fn __repr__(this: &Bound<'_, Self>) -> String {
-        format!("<coroutine object {} at {:p}>", this.get().name, this.as_ptr())
+        format!(
+            "<coroutine object {} at {:p}>",
+            this.get().name,
+            this.as_ptr()
+        )
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -256,7 +283,9 @@ impl NativeCoroutine {
         // Only what is out of reach of every running code is cleared, so the block does not run now.
         Python::attach(|py| {
             let awaiting = self.exchange.with(py, |co| co.0.awaiting.take());
-            let body = self.state.with(py, |state| std::mem::replace(state, State::Done));
+            let body = self
+                .state
+                .with(py, |state| std::mem::replace(state, State::Done));
             drop(body);
             drop(awaiting);
         });
@@ -265,12 +294,17 @@ impl NativeCoroutine {
 
 impl NativeCoroutine {
     fn resume(&self, py: Python<'_>, input: Input) -> PyResult<Py<PyAny>> {
-        let mut body = match self.state.with(py, |state| std::mem::replace(state, State::Running)) {
+        let mut body = match self
+            .state
+            .with(py, |state| std::mem::replace(state, State::Running))
+        {
             State::Created(body) => match input {
                 Input::Send(value) if value.is_none() => body,
                 Input::Send(_) => {
                     self.state.with(py, |state| *state = State::Created(body));
-                    return Err(PyTypeError::new_err("can't send non-None value to a just-started coroutine"));
+                    return Err(PyTypeError::new_err(
+                        "can't send non-None value to a just-started coroutine",
+                    ));
                 }
                 Input::Throw(err) => {
                     self.state.with(py, |state| *state = State::Done);
@@ -279,16 +313,24 @@ impl NativeCoroutine {
                 }
             },
             State::Suspended(body) => {
-                self.exchange.with(py, |co| co.clone()).0.input.with(py, |place| *place = Some(input));
+                self.exchange
+                    .with(py, |co| co.clone())
+                    .0
+                    .input
+                    .with(py, |place| *place = Some(input));
                 body
             }
             State::Running => return Err(PyValueError::new_err("coroutine already executing")),
             State::Done => {
                 self.state.with(py, |state| *state = State::Done);
-                return Err(PyRuntimeError::new_err("cannot reuse already awaited coroutine"));
+                return Err(PyRuntimeError::new_err(
+                    "cannot reuse already awaited coroutine",
+                ));
             }
         };
-        let polled = catch_unwind(AssertUnwindSafe(|| body.as_mut().poll(&mut Context::from_waker(Waker::noop()))));
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            body.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+        }));
         let outcome = match polled {
             Ok(Poll::Pending) => {
                 self.state.with(py, |state| *state = State::Suspended(body));
@@ -297,7 +339,10 @@ impl NativeCoroutine {
                 return Ok(yielded.into_bound(py).unbind());
             }
             Ok(Poll::Ready(outcome)) => outcome,
-            Err(_) => Err(PySystemError::new_err(format!("hayase has a bug, please report it: {} panicked", self.name))),
+            Err(_) => Err(PySystemError::new_err(format!(
+                "hayase has a bug, please report it: {} panicked",
+                self.name
+            ))),
         };
         self.state.with(py, |state| *state = State::Done);
         drop(body);
@@ -309,12 +354,16 @@ impl NativeCoroutine {
 impl Drop for NativeCoroutine {
     fn drop(&mut self) {
         Python::try_attach(|py| {
-            if !self.state.with(py, |state| matches!(state, State::Created(_))) {
+            if !self
+                .state
+                .with(py, |state| matches!(state, State::Created(_)))
+            {
                 return;
             }
             // Whoever drops the coroutine may be handling an exception.
             let pending = PyErr::take(py);
-            let text = std::ffi::CString::new(format!("coroutine '{}' was never awaited", self.name));
+            let text =
+                std::ffi::CString::new(format!("coroutine '{}' was never awaited", self.name));
             if let Ok(text) = text
                 && let Err(err) = PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), &text, 1)
             {

@@ -11,12 +11,12 @@ pub(crate) mod step;
 pub(crate) mod task;
 
 use pyo3::prelude::*;
+use pyo3::types::PyModule;
 
-use crate::raw::fastcall::Rest;
-use crate::raw::obj::Obj;
-use ready::Ready;
+pub(crate) use task::recognise_wakeup;
 
-/// Stand-in until the native task lands.
-pub(crate) fn recognise_wakeup(_py: Python<'_>, _callback: &Obj, _args: &Rest) -> Option<Ready> {
-    None
+/// Makes the types `Future` and `Task` and puts them into `hayase._core`.
+pub(crate) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()> {
+    future::init(py, module)?;
+    task::init(py, module)
 }

@@ -17,11 +17,21 @@ use pyo3::prelude::*;
 use super::ready::Ready;
 use crate::raw::cell::{GilCell, GilValue};
 use crate::raw::instance::Visitor;
-use crate::raw::loop_ref;
 use crate::raw::obj::Obj;
 use crate::raw::{Raised, RawResult};
+use crate::raw::{compat, loop_ref};
 
 pub(crate) type LoopRef = loop_ref::LoopRef<Scheduler>;
+
+/// What asyncio has as the loop's current task; kept by `current.rs`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Current {
+    None,
+    /// A step of ours is on.
+    Running,
+    /// A step of ours is over and its task still stands there.
+    LeftStanding,
+}
 
 pub(crate) struct Scheduler {
     ready: GilCell<VecDeque<Ready>>,
@@ -30,6 +40,7 @@ pub(crate) struct Scheduler {
     /// `loop.get_debug()`
     pub(crate) debug: GilValue<bool>,
     pub(crate) closed: GilValue<bool>,
+    pub(crate) current: GilValue<Current>,
     /// `threading.get_ident()` of the thread that runs the loop; 0 when it does not run.
     pub(crate) running_thread: GilValue<u64>,
 }
@@ -42,6 +53,7 @@ impl Scheduler {
             waker,
             debug: GilValue::new(false),
             closed: GilValue::new(false),
+            current: GilValue::new(Current::None),
             running_thread: GilValue::new(0),
         }
     }
@@ -107,6 +119,27 @@ impl Scheduler {
         } else {
             Ok(())
         }
+    }
+
+    /// What `call_soon` checks: the loop is open, and in debug mode that its own thread asks.
+    #[inline]
+    pub(crate) fn check_call_soon(&self, py: Python<'_>) -> RawResult<()> {
+        self.check_open(py)?;
+        if self.debug.get() {
+            self.check_thread(py)
+        } else {
+            Ok(())
+        }
+    }
+
+    #[cold]
+    fn check_thread(&self, py: Python<'_>) -> RawResult<()> {
+        let running = self.running_thread.get();
+        if running == 0 || running == compat::thread_id() {
+            return Ok(());
+        }
+        let text = "Non-thread-safe operation invoked on an event loop other than the current one";
+        Err(Raised::from_err(py, PyRuntimeError::new_err(text)))
     }
 
     pub(crate) fn visit(&self, visitor: &mut Visitor<'_>) {

@@ -1,0 +1,146 @@
+//! Exceptions as objects: fetch, raise, compare, chain; without a `PyErr` in between.
+
+use pyo3::{Python, ffi};
+
+use super::obj::Obj;
+use super::{Raised, RawResult};
+
+/// Takes the exception (an instance, with its traceback) out of the thread state.
+#[cfg(Py_3_12)]
+pub(crate) fn fetch(_py: Python<'_>, _raised: Raised) -> Obj {
+    // SAFETY: `Raised` says that an exception is set; the call gives its reference to us.
+    unsafe { Obj::from_owned_opt(ffi::PyErr_GetRaisedException()) }.expect("an exception is set")
+}
+
+/// Takes the exception (an instance, with its traceback) out of the thread state.
+#[cfg(not(Py_3_12))]
+pub(crate) fn fetch(_py: Python<'_>, _raised: Raised) -> Obj {
+    let (mut class, mut value, mut traceback) = (
+        std::ptr::null_mut(),
+        std::ptr::null_mut(),
+        std::ptr::null_mut(),
+    );
+    // SAFETY: the three references become ours; normalising replaces them in place; the class is no longer needed.
+    unsafe {
+        ffi::PyErr_Fetch(&mut class, &mut value, &mut traceback);
+        ffi::PyErr_NormalizeException(&mut class, &mut value, &mut traceback);
+        if !traceback.is_null() {
+            ffi::PyException_SetTraceback(value, traceback);
+        }
+        drop(Obj::from_owned_opt(class));
+        drop(Obj::from_owned_opt(traceback));
+        Obj::from_owned_opt(value).expect("an exception is set")
+    }
+}
+
+/// Puts `exception` into the thread state as it is.
+#[cfg(Py_3_12)]
+pub(crate) fn restore(_py: Python<'_>, exception: Obj) -> Raised {
+    // SAFETY: an exception instance whose reference is given away.
+    unsafe { ffi::PyErr_SetRaisedException(exception.into_ptr()) };
+    Raised
+}
+
+/// Puts `exception` into the thread state as it is.
+#[cfg(not(Py_3_12))]
+pub(crate) fn restore(_py: Python<'_>, exception: Obj) -> Raised {
+    // SAFETY: class, instance and traceback are new references that the call takes.
+    unsafe {
+        let class = Obj::from_borrowed(exception.type_ptr().cast());
+        let traceback = ffi::PyException_GetTraceback(exception.as_ptr());
+        ffi::PyErr_Restore(class.into_ptr(), exception.into_ptr(), traceback);
+    }
+    Raised
+}
+
+/// Raises `exception`, an instance, as a `raise` statement does: the one being handled becomes its context.
+pub(crate) fn raise(_py: Python<'_>, exception: &Obj) -> Raised {
+    // SAFETY: an exception instance and its class, both alive.
+    unsafe { ffi::PyErr_SetObject(exception.type_ptr().cast(), exception.as_ptr()) };
+    Raised
+}
+
+/// `StopIteration(value)`, whatever `value` is.
+pub(crate) fn raise_stop_iteration(py: Python<'_>, value: &Obj) -> Raised {
+    // SAFETY: the class is alive for ever. The instance is made by hand because `PyErr_SetObject` would take a tuple
+    // apart and an exception as the instance itself.
+    unsafe {
+        let class = std::mem::ManuallyDrop::new(Obj::from_owned_opt(ffi::PyExc_StopIteration));
+        let class = class.as_ref().expect("StopIteration exists");
+        match super::call::call1(py, class, value) {
+            Ok(exception) => restore(py, exception),
+            Err(raised) => raised,
+        }
+    }
+}
+
+/// `isinstance(exception, class)` for exception classes; no Python code runs.
+pub(crate) fn matches(_py: Python<'_>, exception: &Obj, class: *mut ffi::PyObject) -> bool {
+    // SAFETY: both alive.
+    unsafe { ffi::PyErr_GivenExceptionMatches(exception.as_ptr(), class) != 0 }
+}
+
+pub(crate) fn is_interrupt(py: Python<'_>, exception: &Obj) -> bool {
+    // SAFETY: the two classes live for ever.
+    unsafe {
+        matches(py, exception, ffi::PyExc_KeyboardInterrupt)
+            || matches(py, exception, ffi::PyExc_SystemExit)
+    }
+}
+
+pub(crate) fn is_stop_iteration(py: Python<'_>, exception: &Obj) -> bool {
+    // SAFETY: the class lives for ever.
+    unsafe { matches(py, exception, ffi::PyExc_StopIteration) }
+}
+
+pub(crate) fn is_exact_stop_iteration(exception: &Obj) -> bool {
+    // SAFETY: compares addresses.
+    exception.type_ptr().cast() == unsafe { ffi::PyExc_StopIteration }
+}
+
+/// Whether `object` is a class of exceptions.
+pub(crate) fn is_class(object: &Obj) -> bool {
+    // SAFETY: alive.
+    unsafe { ffi::PyExceptionClass_Check(object.as_ptr()) != 0 }
+}
+
+/// Whether `object` is an exception.
+pub(crate) fn is_instance(object: &Obj) -> bool {
+    // SAFETY: alive.
+    unsafe { ffi::PyExceptionInstance_Check(object.as_ptr()) != 0 }
+}
+
+pub(crate) fn traceback(exception: &Obj) -> Option<Obj> {
+    // SAFETY: an exception instance; a new reference or null.
+    unsafe { Obj::from_owned_opt(ffi::PyException_GetTraceback(exception.as_ptr())) }
+}
+
+pub(crate) fn set_traceback(
+    py: Python<'_>,
+    exception: &Obj,
+    traceback: Option<&Obj>,
+) -> RawResult<()> {
+    let none = Obj::none(py);
+    // SAFETY: an exception instance, and a traceback of its own or None.
+    match unsafe {
+        ffi::PyException_SetTraceback(exception.as_ptr(), traceback.unwrap_or(&none).as_ptr())
+    } {
+        0 => Ok(()),
+        _ => Err(Raised),
+    }
+}
+
+/// `exception.__cause__ = exception.__context__ = cause`
+pub(crate) fn chain(exception: &Obj, cause: &Obj) {
+    // SAFETY: both are exception instances; each call takes one reference to the cause.
+    unsafe {
+        ffi::PyException_SetCause(exception.as_ptr(), cause.clone().into_ptr());
+        ffi::PyException_SetContext(exception.as_ptr(), cause.clone().into_ptr());
+    }
+}
+
+/// For an error that has nowhere to go: `sys.unraisablehook`.
+pub(crate) fn write_unraisable(_py: Python<'_>, _raised: Raised, about: &Obj) {
+    // SAFETY: an exception is set; the object is alive.
+    unsafe { ffi::PyErr_WriteUnraisable(about.as_ptr()) };
+}

@@ -1,0 +1,322 @@
+//! Tables of a raw type's slots, methods and getters, written as safe functions.
+//!
+//! `noargs(c"done", ..., done)` takes a plain function of the value; the C function around it is made here. A function
+//! item has no captures and no size, so the C function needs nothing but the item's type to call it.
+
+use std::ffi::{CStr, c_int};
+use std::marker::PhantomData;
+use std::mem::{MaybeUninit, size_of};
+
+use pyo3::exceptions::PyAttributeError;
+use pyo3::prelude::*;
+use pyo3::{PyErr, ffi};
+
+use super::fastcall::Args;
+use super::instance::{self, Class, Data, Ref};
+use super::obj::Obj;
+use super::typespec::TypeBuilder;
+use super::{Raised, RawResult, entry, entry_int};
+
+/// What one step of an iterator or of `am_send` gave.
+pub(crate) enum Step {
+    Yield(Obj),
+    Return(Obj),
+}
+
+pub(crate) struct Table<T: Data> {
+    builder: TypeBuilder,
+    _data: PhantomData<fn(T)>,
+}
+
+/// Calls a function through its type alone.
+#[inline(always)]
+fn conjure<F: Copy>() -> F {
+    const {
+        assert!(
+            size_of::<F>() == 0,
+            "only function items and closures without captures"
+        )
+    };
+    // SAFETY: the type has no bytes, so there is nothing to initialise; every builder method below takes a value of
+    // `F`, which proves that it has one, and `Copy` allows another.
+    unsafe { MaybeUninit::<F>::uninit().assume_init() }
+}
+
+macro_rules! function {
+    ($name:ident, ($($arg:ty),*), $result:ty) => {
+        pub(crate) trait $name<T: Data>: Fn(Python<'_>, &Ref<T> $(, $arg)*) -> RawResult<$result> + Copy + 'static {}
+        impl<T: Data, F> $name<T> for F where F: Fn(Python<'_>, &Ref<T> $(, $arg)*) -> RawResult<$result> + Copy + 'static {}
+    };
+}
+
+function!(NoArgs, (), Obj);
+function!(OneArg, (&Obj), Obj);
+function!(Fastcall, (&Args<'_>), Obj);
+function!(Setter, (&Obj), ());
+function!(Init, (&Obj, Option<&Obj>), ());
+function!(Next, (), Option<Obj>);
+function!(Send, (&Obj), Step);
+
+impl<T: Data> Table<T> {
+    /// `base` is null for `object`. The type is final: no `BASETYPE`.
+    pub(crate) fn new(
+        name: &'static CStr,
+        doc: &'static CStr,
+        base: *mut ffi::PyTypeObject,
+        flags: u64,
+    ) -> Table<T> {
+        let flags = ffi::Py_TPFLAGS_DEFAULT
+            | ffi::Py_TPFLAGS_HAVE_GC
+            | ffi::Py_TPFLAGS_IMMUTABLETYPE
+            | flags;
+        let mut builder = TypeBuilder::new(name, Class::<T>::basic_size(base), flags)
+            .slot(ffi::Py_tp_doc, doc.as_ptr().cast_mut().cast())
+            .slot(ffi::Py_tp_clear, instance::clear::<T> as *mut _);
+        builder = if base.is_null() {
+            builder
+                .slot(ffi::Py_tp_dealloc, instance::dealloc::<T> as *mut _)
+                .slot(ffi::Py_tp_traverse, instance::traverse::<T> as *mut _)
+        } else {
+            builder
+                .slot(
+                    ffi::Py_tp_dealloc,
+                    instance::dealloc_with_base::<T> as *mut _,
+                )
+                .slot(
+                    ffi::Py_tp_traverse,
+                    instance::traverse_with_base::<T> as *mut _,
+                )
+        };
+        if T::FINALIZE {
+            builder = builder.slot(ffi::Py_tp_finalize, instance::finalize::<T> as *mut _);
+        }
+        Table {
+            builder,
+            _data: PhantomData,
+        }
+    }
+
+    /// Makes the type and remembers it as the class of `T`.
+    pub(crate) fn build(self, base: *mut ffi::PyTypeObject) -> RawResult<()> {
+        let made = self.builder.build(base)?;
+        T::class().set(made, base);
+        Ok(())
+    }
+
+    fn map(mut self, change: impl FnOnce(TypeBuilder) -> TypeBuilder) -> Self {
+        self.builder = change(self.builder);
+        self
+    }
+
+    pub(crate) fn noargs<F: NoArgs<T>>(
+        self,
+        name: &'static CStr,
+        doc: &'static CStr,
+        _f: F,
+    ) -> Self {
+        self.map(|builder| builder.noargs(name, doc, noargs::<T, F>))
+    }
+
+    pub(crate) fn onearg<F: OneArg<T>>(
+        self,
+        name: &'static CStr,
+        doc: &'static CStr,
+        _f: F,
+    ) -> Self {
+        self.map(|builder| builder.onearg(name, doc, onearg::<T, F>))
+    }
+
+    pub(crate) fn fastcall<F: Fastcall<T>>(
+        self,
+        name: &'static CStr,
+        doc: &'static CStr,
+        _f: F,
+    ) -> Self {
+        self.map(|builder| builder.fastcall(name, doc, fastcall::<T, F>))
+    }
+
+    pub(crate) fn get<F: NoArgs<T>>(self, name: &'static CStr, _f: F) -> Self {
+        self.map(|builder| builder.getset(name, getter::<T, F>, None))
+    }
+
+    /// Deleting the attribute is an `AttributeError`.
+    pub(crate) fn get_set<F: NoArgs<T>, G: Setter<T>>(
+        self,
+        name: &'static CStr,
+        _get: F,
+        _set: G,
+    ) -> Self {
+        self.map(|builder| builder.getset(name, getter::<T, F>, Some(setter::<T, G>)))
+    }
+
+    pub(crate) fn repr<F: NoArgs<T>>(self, _f: F) -> Self {
+        self.map(|builder| builder.slot(ffi::Py_tp_repr, unary::<T, F> as *mut _))
+    }
+
+    pub(crate) fn iter<F: NoArgs<T>>(self, _f: F) -> Self {
+        self.map(|builder| builder.slot(ffi::Py_tp_iter, unary::<T, F> as *mut _))
+    }
+
+    pub(crate) fn awaits<F: NoArgs<T>>(self, _f: F) -> Self {
+        self.map(|builder| builder.slot(ffi::Py_am_await, unary::<T, F> as *mut _))
+    }
+
+    /// `tp_iternext`; `None` ends without an exception, which the interpreter reads as `StopIteration()`.
+    pub(crate) fn next<F: Next<T>>(self, _f: F) -> Self {
+        self.map(|builder| builder.slot(ffi::Py_tp_iternext, next::<T, F> as *mut _))
+    }
+
+    /// `am_send`: as `next`, but a value is returned as such.
+    pub(crate) fn send<F: Send<T>>(self, _f: F) -> Self {
+        self.map(|builder| builder.slot(ffi::Py_am_send, send::<T, F> as *mut _))
+    }
+
+    /// `tp_new` makes an instance with `T::default()`, whatever the arguments; `tp_init` is `f`.
+    pub(crate) fn init<F: Init<T>>(self, _f: F) -> Self
+    where
+        T: Default,
+    {
+        self.map(|builder| {
+            builder
+                .slot(ffi::Py_tp_new, new::<T> as *mut _)
+                .slot(ffi::Py_tp_init, init::<T, F> as *mut _)
+        })
+    }
+}
+
+unsafe extern "C" fn noargs<T: Data, F: NoArgs<T>>(
+    this: *mut ffi::PyObject,
+    _: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: the descriptor checked the class, which is final; `self` is alive during the call.
+    entry(|py| conjure::<F>()(py, unsafe { Ref::<T>::view(&this) }))
+}
+
+unsafe extern "C" fn unary<T: Data, F: NoArgs<T>>(this: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: as in `noargs`; slots are called for instances of their type.
+    entry(|py| conjure::<F>()(py, unsafe { Ref::<T>::view(&this) }))
+}
+
+unsafe extern "C" fn getter<T: Data, F: NoArgs<T>>(
+    this: *mut ffi::PyObject,
+    _: *mut std::ffi::c_void,
+) -> *mut ffi::PyObject {
+    // SAFETY: as in `noargs`.
+    entry(|py| conjure::<F>()(py, unsafe { Ref::<T>::view(&this) }))
+}
+
+unsafe extern "C" fn onearg<T: Data, F: OneArg<T>>(
+    this: *mut ffi::PyObject,
+    arg: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: as in `noargs`; the argument is alive during the call.
+    entry(|py| {
+        conjure::<F>()(py, unsafe { Ref::<T>::view(&this) }, unsafe {
+            Obj::view(&arg)
+        })
+    })
+}
+
+unsafe extern "C" fn fastcall<T: Data, F: Fastcall<T>>(
+    this: *mut ffi::PyObject,
+    words: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    keywords: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    entry(|py| {
+        // SAFETY: live references as the fastcall convention says. The name is for errors about arguments only.
+        let args = unsafe { Args::new(words, count, keywords, "method") };
+        // SAFETY: as in `noargs`.
+        conjure::<F>()(py, unsafe { Ref::<T>::view(&this) }, &args)
+    })
+}
+
+unsafe extern "C" fn setter<T: Data, F: Setter<T>>(
+    this: *mut ffi::PyObject,
+    value: *mut ffi::PyObject,
+    _: *mut std::ffi::c_void,
+) -> c_int {
+    entry_int(|py| {
+        if value.is_null() {
+            return Err(Raised::from_err(
+                py,
+                PyErr::new::<PyAttributeError, _>("cannot delete attribute"),
+            ));
+        }
+        // SAFETY: as in `onearg`.
+        conjure::<F>()(py, unsafe { Ref::<T>::view(&this) }, unsafe {
+            Obj::view(&value)
+        })
+        .map(|()| 0)
+    })
+}
+
+unsafe extern "C" fn next<T: Data, F: Next<T>>(this: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    entry(|py| {
+        // SAFETY: as in `unary`.
+        match conjure::<F>()(py, unsafe { Ref::<T>::view(&this) }) {
+            Ok(Some(value)) => Ok(value),
+            // Null without an exception: the end.
+            Ok(None) => Err(Raised),
+            Err(raised) => Err(raised),
+        }
+    })
+}
+
+unsafe extern "C" fn send<T: Data, F: Send<T>>(
+    this: *mut ffi::PyObject,
+    value: *mut ffi::PyObject,
+    result: *mut *mut ffi::PyObject,
+) -> ffi::PySendResult {
+    let mut status = ffi::PySendResult::PYGEN_ERROR;
+    let out = entry(|py| {
+        // SAFETY: as in `onearg`.
+        match conjure::<F>()(py, unsafe { Ref::<T>::view(&this) }, unsafe {
+            Obj::view(&value)
+        })? {
+            Step::Yield(value) => {
+                status = ffi::PySendResult::PYGEN_NEXT;
+                Ok(value)
+            }
+            Step::Return(value) => {
+                status = ffi::PySendResult::PYGEN_RETURN;
+                Ok(value)
+            }
+        }
+    });
+    // SAFETY: the caller gives a place for the result.
+    unsafe { *result = out };
+    status
+}
+
+unsafe extern "C" fn new<T: Data + Default>(
+    _class: *mut ffi::PyTypeObject,
+    _args: *mut ffi::PyObject,
+    _keywords: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    entry(|py| Ok(T::class().make(py, T::default())?.into_obj()))
+}
+
+unsafe extern "C" fn init<T: Data, F: Init<T>>(
+    this: *mut ffi::PyObject,
+    args: *mut ffi::PyObject,
+    keywords: *mut ffi::PyObject,
+) -> c_int {
+    entry_int(|py| {
+        // SAFETY: as in `noargs`; a tuple, and null or a dict, alive during the call.
+        unsafe {
+            let keywords = (!keywords.is_null()).then(|| Obj::view(&keywords));
+            conjure::<F>()(py, Ref::<T>::view(&this), Obj::view(&args), keywords).map(|()| 0)
+        }
+    })
+}
+
+/// For `bound_function`: the C functions of a callable bound to an instance of `T`.
+pub(super) fn bound_onearg<T: Data, F: OneArg<T>>() -> ffi::PyCFunction {
+    onearg::<T, F>
+}
+
+/// As [`bound_onearg`].
+pub(super) fn bound_noargs<T: Data, F: NoArgs<T>>() -> ffi::PyCFunction {
+    noargs::<T, F>
+}
