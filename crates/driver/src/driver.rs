@@ -15,7 +15,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::backend::epoll::Epoll;
 use crate::backend::sim::{Simulation, World};
-use crate::sys::epoll::RawEvent;
+use crate::sys::epoll::RawEvents;
 use crate::sys::event_fd::EventFd;
 use crate::sys::fork::ProcessMark;
 use crate::sys::socket;
@@ -88,7 +88,7 @@ pub struct Event {
 pub struct Events {
     pub(crate) list: Vec<Event>,
     /// Where the kernel writes; empty between waits.
-    pub(crate) raw: Vec<RawEvent>,
+    pub(crate) raw: RawEvents,
     woken: bool,
 }
 
@@ -98,7 +98,7 @@ impl Events {
         let capacity = capacity.max(1);
         Events {
             list: Vec::with_capacity(capacity),
-            raw: Vec::with_capacity(capacity),
+            raw: RawEvents::with_capacity(capacity),
             woken: false,
         }
     }
@@ -294,10 +294,14 @@ impl Driver {
     }
 
     /// Gives the kernel's objects back; may be repeated. The clock goes on, wakers do nothing, everything else answers
-    /// EBADF. Refused while a thread sleeps in [`wait`](Self::wait).
+    /// EBADF. Refused while a thread sleeps in [`wait`](Self::wait). In a forked child it closes the child's copies.
     pub fn shut_down(&self) -> io::Result<()> {
-        if self.waker.state().fall_asleep().is_err() {
-            return Err(io::Error::new(io::ErrorKind::ResourceBusy, "a thread waits on this driver"));
+        // A sleeper of the parent did not come along into a child.
+        if self.waker.state().fall_asleep().is_err() && !self.is_foreign_process() {
+            return Err(io::Error::new(
+                io::ErrorKind::ResourceBusy,
+                "a thread waits on this driver",
+            ));
         }
         match &self.backend {
             Backend::Epoll(epoll) => epoll.close(),
@@ -456,6 +460,7 @@ fn monotonic() -> Time {
 const _: () = {
     const fn send_and_sync<T: Send + Sync>() {}
     send_and_sync::<Driver>();
+    send_and_sync::<Events>();
     send_and_sync::<Waker>();
 };
 
@@ -499,6 +504,27 @@ mod tests {
             })
         );
         assert_eq!((events.len(), events.woken()), (1, false));
+    }
+
+    #[test]
+    fn a_forked_child_can_shut_down_a_driver_on_which_a_thread_of_the_parent_sleeps() {
+        let driver = Driver::epoll().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut events = Events::with_capacity(4);
+                driver.wait(&mut events, None).unwrap();
+                assert!(events.woken());
+            });
+            while !driver.waker.state().is_asleep() {
+                std::thread::yield_now();
+            }
+            assert!(driver.shut_down().is_err());
+            assert!(in_child(|| driver.shut_down().is_ok()));
+            driver.waker().wake();
+        });
+        driver.shut_down().unwrap();
+        driver.shut_down().unwrap();
+        assert!(driver.watch(0, Interest::READABLE, Token(0)).is_err());
     }
 
     #[test]

@@ -126,6 +126,11 @@ impl WakeState {
         self.0.fetch_and(!SLEEPING, Ordering::AcqRel);
     }
 
+    #[cfg(all(test, not(miri), not(loom)))]
+    pub(crate) fn is_asleep(&self) -> bool {
+        self.0.load(Ordering::Acquire) & SLEEPING != 0
+    }
+
     /// True once for any number of `wake` calls since this was last asked. For the thread that owns the driver, while it is awake.
     pub(crate) fn take(&self) -> bool {
         // The plain load keeps a turn that nobody disturbs free of a locked instruction.

@@ -22,7 +22,7 @@ fn write_step() -> impl Strategy<Value = WriteStep> {
 
 fn cases(count: u32) -> ProptestConfig {
     ProptestConfig {
-        cases: if cfg!(miri) { 5 } else { count },
+        cases: if cfg!(miri) { 2 } else { count },
         failure_persistence: None,
         ..ProptestConfig::default()
     }
@@ -128,7 +128,7 @@ proptest! {
     #![proptest_config(cases(500))]
 
     #[test]
-    fn a_read_buffer_gives_every_byte_once_and_in_order(steps in vec(read_step(), 1..30)) {
+    fn a_read_buffer_gives_every_byte_once_and_in_order(steps in vec(read_step(), 1..if cfg!(miri) { 5 } else { 30 })) {
         let mut buffer = ReadBuffer::new();
         let mut model: Vec<u8> = Vec::new();
         for step in steps {

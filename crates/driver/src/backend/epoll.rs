@@ -19,7 +19,7 @@ use rustix::io::Errno;
 
 use crate::driver::{Event, Events, Interest, Token};
 use crate::sys::borrow;
-use crate::sys::epoll::{EpollFd, EventFlags, RawEvent};
+use crate::sys::epoll::{EpollFd, EventFlags};
 use crate::sys::event_fd::EventFd;
 
 /// Marks the eventfd of the waker. No descriptor has this number, so no registration has this key.
@@ -124,11 +124,14 @@ impl Epoll {
             return Ok(());
         }
         let table = self.table();
-        list.extend(raw.drain(..).filter_map(|event| translate(&table, event)));
+        list.extend(
+            raw.drain()
+                .filter_map(|(key, flags)| translate(&table, key, flags)),
+        );
         Ok(())
     }
 
-    /// See [`Driver::shut_down`](crate::Driver::close).
+    /// See [`Driver::shut_down`](crate::Driver::shut_down).
     pub(crate) fn close(&self) {
         self.fd.close();
     }
@@ -150,8 +153,7 @@ impl Registration {
     };
 }
 
-fn translate(table: &[Registration], event: RawEvent) -> Option<Event> {
-    let data = event.data.u64();
+fn translate(table: &[Registration], data: u64, flags: EventFlags) -> Option<Event> {
     if data == WAKER_KEY {
         return None;
     }
@@ -159,7 +161,6 @@ fn translate(table: &[Registration], event: RawEvent) -> Option<Event> {
     if !registration.live || key(data as RawFd, registration.serial) != data {
         return None;
     }
-    let flags = event.flags;
     let broken = flags.intersects(EventFlags::ERR | EventFlags::HUP);
     let readable = registration.interest.contains(Interest::READABLE)
         && (broken || flags.contains(EventFlags::IN));

@@ -30,7 +30,7 @@
 //!
 //! Fork
 //! 12. In the child of a fork, a driver made by the parent refuses `watch`, `rewatch` and `wait` with an error, `unwatch` and `wake` do
-//!     nothing, and the parent notices none of it.
+//!     nothing, `shut_down` closes the child's copies, and the parent notices none of it.
 
 pub(crate) mod epoll;
 pub(crate) mod sim;

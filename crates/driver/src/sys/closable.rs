@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 use rustix::io::Errno;
 
+use super::fork::ProcessMark;
+
 const CLOSED: RawFd = -1;
 
 pub(crate) struct ClosableFd {
@@ -16,16 +18,24 @@ pub(crate) struct ClosableFd {
     /// Uses that began and have not ended: `close` waits for them. Uses are single system calls; the one that may
     /// block (a wait) excludes a close by its caller's contract.
     uses: AtomicU32,
+    process: ProcessMark,
 }
 
 impl ClosableFd {
     pub(crate) fn new(fd: OwnedFd) -> ClosableFd {
-        ClosableFd { fd: AtomicI32::new(fd.into_raw_fd()), uses: AtomicU32::new(0) }
+        ClosableFd {
+            fd: AtomicI32::new(fd.into_raw_fd()),
+            uses: AtomicU32::new(0),
+            process: ProcessMark::here(),
+        }
     }
 
     /// Async-signal-safe: two atomic accesses around the call.
     #[inline]
-    pub(crate) fn with<R>(&self, call: impl FnOnce(BorrowedFd<'_>) -> Result<R, Errno>) -> Result<R, Errno> {
+    pub(crate) fn with<R>(
+        &self,
+        call: impl FnOnce(BorrowedFd<'_>) -> Result<R, Errno>,
+    ) -> Result<R, Errno> {
         // Announce, then read: `close` writes, then reads the announcements. SeqCst puts the four in one order, so
         // either we see CLOSED or `close` sees us.
         self.uses.fetch_add(1, Ordering::SeqCst);
@@ -45,7 +55,8 @@ impl ClosableFd {
         if fd == CLOSED {
             return;
         }
-        while self.uses.load(Ordering::SeqCst) != 0 {
+        // In a forked child, a use that another thread of the parent had begun never ends, and nobody is in it.
+        while self.uses.load(Ordering::SeqCst) != 0 && !self.process.is_foreign() {
             std::thread::yield_now();
         }
         // SAFETY: the number came from an `OwnedFd` in `new`; the swap made us its only owner, and no use is left.

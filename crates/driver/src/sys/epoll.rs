@@ -14,10 +14,40 @@ use rustix::time::Timespec;
 
 use super::closable::ClosableFd;
 
-pub(crate) use raw::{Event as RawEvent, EventFlags};
+pub(crate) use raw::EventFlags;
 
 /// No kernel counts further than this, and nobody waits so long: 100 years.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// Where the kernel writes what is ready.
+pub(crate) struct RawEvents(Vec<raw::Event>);
+
+// SAFETY: an event's data may be a number or a pointer, and only because of the pointer the type is neither `Send` nor `Sync`.
+// Here it is always the number that `add` or `modify` was given.
+unsafe impl Send for RawEvents {}
+// SAFETY: as above.
+unsafe impl Sync for RawEvents {}
+
+impl RawEvents {
+    pub(crate) fn with_capacity(capacity: usize) -> RawEvents {
+        RawEvents(Vec::with_capacity(capacity))
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The numbers of the registrations that are ready, and what they are ready for.
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = (u64, EventFlags)> {
+        self.0
+            .drain(..)
+            .map(|event| (event.data.u64(), event.flags))
+    }
+}
 
 pub(crate) struct EpollFd {
     fd: ClosableFd,
@@ -39,7 +69,8 @@ impl EpollFd {
         data: u64,
         flags: EventFlags,
     ) -> Result<(), Errno> {
-        self.fd.with(|epoll| raw::add(epoll, fd, EventData::new_u64(data), flags))
+        self.fd
+            .with(|epoll| raw::add(epoll, fd, EventData::new_u64(data), flags))
     }
 
     pub(crate) fn modify(
@@ -48,7 +79,8 @@ impl EpollFd {
         data: u64,
         flags: EventFlags,
     ) -> Result<(), Errno> {
-        self.fd.with(|epoll| raw::modify(epoll, fd, EventData::new_u64(data), flags))
+        self.fd
+            .with(|epoll| raw::modify(epoll, fd, EventData::new_u64(data), flags))
     }
 
     pub(crate) fn delete(&self, fd: BorrowedFd<'_>) -> Result<(), Errno> {
@@ -62,7 +94,7 @@ impl EpollFd {
     /// Fills the spare capacity of `events`, which must be empty and have some.
     pub(crate) fn wait(
         &self,
-        events: &mut Vec<RawEvent>,
+        RawEvents(events): &mut RawEvents,
         timeout: Option<Duration>,
     ) -> Result<(), Errno> {
         debug_assert!(events.is_empty() && events.capacity() > 0);
@@ -85,17 +117,23 @@ impl EpollFd {
         }
     }
 
-    fn wait_millis(&self, events: &mut Vec<RawEvent>, millis: Option<i32>) -> Result<(), Errno> {
+    fn wait_millis(&self, events: &mut Vec<raw::Event>, millis: Option<i32>) -> Result<(), Errno> {
         // rustix turns a Timespec of whole milliseconds within i32 into the plain old `epoll_wait`.
         let timespec = millis.map(|millis| Timespec {
             tv_sec: i64::from(millis / 1000),
             tv_nsec: i64::from(millis % 1000) * 1_000_000,
         });
-        self.fd.with(|epoll| raw::wait(epoll, rustix::buffer::spare_capacity(events), timespec.as_ref()))?;
+        self.fd.with(|epoll| {
+            raw::wait(
+                epoll,
+                rustix::buffer::spare_capacity(events),
+                timespec.as_ref(),
+            )
+        })?;
         Ok(())
     }
 
-    fn wait_nanos(&self, events: &mut Vec<RawEvent>, timeout: Duration) -> Result<(), Errno> {
+    fn wait_nanos(&self, events: &mut Vec<raw::Event>, timeout: Duration) -> Result<(), Errno> {
         let timespec = Timespec {
             // Below LONGEST_TIMEOUT, so it fits.
             tv_sec: timeout.as_secs() as i64,
