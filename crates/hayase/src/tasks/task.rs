@@ -130,6 +130,10 @@ impl Data for TaskData {
     }
 
     fn finalize(py: Python<'_>, this: &Ref<Self>) {
+        // Weak references die before finalizers run: a task that its report brings back to life stays unlisted.
+        if compat::ALL_TASKS_IS_WEAK_SET {
+            current::unregister(py, this);
+        }
         if this.core.is_pending() && this.log_destroy_pending.get() {
             let message = PyString::new(py, "Task was destroyed but it is pending!");
             let entries = [
