@@ -6,6 +6,7 @@
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
+use std::net::SocketAddr;
 use std::ops::BitOr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
@@ -377,6 +378,14 @@ impl Driver {
         match &self.backend {
             Backend::Epoll(_) => socket::accept(fd),
             Backend::Sim(world) => world.accept(fd),
+        }
+    }
+
+    /// As [`accept`](Self::accept), with the peer's address if it is an IP address.
+    pub fn accept_from(&self, fd: RawFd) -> io::Result<(OwnedFd, Option<SocketAddr>)> {
+        match &self.backend {
+            Backend::Epoll(_) => socket::accept_from(fd),
+            Backend::Sim(world) => world.accept(fd).map(|connection| (connection, None)),
         }
     }
 

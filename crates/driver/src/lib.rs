@@ -13,6 +13,7 @@ mod backend;
 mod blocking;
 mod buffers;
 mod driver;
+mod net;
 mod sys;
 mod time;
 mod timers;
@@ -28,6 +29,7 @@ pub use buffers::{
     Separators, SeparatorsError, WriteQueue,
 };
 pub use driver::{Driver, Event, Events, Interest, Token};
+pub use net::{bind, connect, local_address, peer_address, set_nodelay, stream_socket};
 pub use time::Time;
 pub use timers::{TimerKey, TimerQueue};
 pub use waker::Waker;

@@ -33,6 +33,8 @@ mod _core {
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         raw::handle::init(py, module)?;
         tasks::init(py, module)?;
+        module.add_class::<runtime::coroutine::NativeCoroutine>()?;
+        transports::init(module)?;
         event_loop::init(py, module)
     }
 }

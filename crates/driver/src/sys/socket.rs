@@ -2,9 +2,14 @@
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::os::fd::{OwnedFd, RawFd};
 
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags};
+use rustix::net::{
+    AddressFamily, Protocol, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags,
+    SocketType,
+};
 
 use super::borrow;
 
@@ -86,4 +91,51 @@ pub(crate) fn write(fd: RawFd, buf: &[u8]) -> io::Result<usize> {
 #[inline]
 pub(crate) fn write_vectored(fd: RawFd, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
     Ok(rustix::io::writev(borrow(fd)?, bufs)?)
+}
+
+/// As [`accept`], with the peer's address if it is an IP address.
+pub(crate) fn accept_from(fd: RawFd) -> io::Result<(OwnedFd, Option<SocketAddr>)> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let (connection, peer) = rustix::net::acceptfrom_with(borrow(fd)?, flags)?;
+    Ok((connection, peer.and_then(|peer| peer.try_into().ok())))
+}
+
+/// A non-blocking, close-on-exec stream socket for the family of `address`; protocol 0 is TCP.
+pub(crate) fn stream_socket(address: &SocketAddr, protocol: i32) -> io::Result<OwnedFd> {
+    let family = match address {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let protocol = u32::try_from(protocol)
+        .ok()
+        .and_then(NonZeroU32::new)
+        .map(Protocol::from_raw);
+    Ok(rustix::net::socket_with(
+        family,
+        SocketType::STREAM,
+        flags,
+        protocol,
+    )?)
+}
+
+pub(crate) fn bind(fd: RawFd, address: &SocketAddr) -> io::Result<()> {
+    Ok(rustix::net::bind(borrow(fd)?, address)?)
+}
+
+pub(crate) fn connect(fd: RawFd, address: &SocketAddr) -> io::Result<()> {
+    Ok(rustix::net::connect(borrow(fd)?, address)?)
+}
+
+pub(crate) fn local_address(fd: RawFd) -> io::Result<Option<SocketAddr>> {
+    Ok(rustix::net::getsockname(borrow(fd)?)?.try_into().ok())
+}
+
+pub(crate) fn peer_address(fd: RawFd) -> io::Result<Option<SocketAddr>> {
+    let peer = rustix::net::getpeername(borrow(fd)?)?;
+    Ok(peer.and_then(|peer| peer.try_into().ok()))
+}
+
+pub(crate) fn set_nodelay(fd: RawFd) -> io::Result<()> {
+    Ok(rustix::net::sockopt::set_tcp_nodelay(borrow(fd)?, true)?)
 }

@@ -51,6 +51,13 @@ imports! {
     unregister_task = "_asyncio"."_unregister_task";
     add_to_awaited_by = "_asyncio"."future_add_to_awaited_by";
     discard_from_awaited_by = "_asyncio"."future_discard_from_awaited_by";
+    gai_error = "socket"."gaierror";
+    exception_group = "builtins"."ExceptionGroup";
+    staggered_race = "asyncio.staggered"."staggered_race";
+    transport_class = "asyncio.transports"."Transport";
+    buffered_protocol_class = "asyncio.protocols"."BufferedProtocol";
+    transport_socket_class = "asyncio.trsock"."TransportSocket";
+    server_class = "asyncio.base_events"."Server";
     thread_pool_executor = "concurrent.futures"."ThreadPoolExecutor";
 }
 

@@ -68,7 +68,7 @@ pub(crate) fn receive(
     driver: &Driver,
     fd: RawFd,
     capacity: usize,
-) -> RawResult<io::Result<Obj>> {
+) -> RawResult<io::Result<Bytes>> {
     // SAFETY: with a null source the content is uninitialised; the object is ours alone until it is returned, shrunk to
     // what the driver says it initialised. `_PyBytes_Resize` frees the object and sets null when it fails.
     unsafe {
@@ -87,7 +87,7 @@ pub(crate) fn receive(
         if super::compat::_PyBytes_Resize(&mut pointer, count as ffi::Py_ssize_t) < 0 {
             return Err(Raised);
         }
-        Obj::from_owned(pointer).map(Ok)
+        Obj::from_owned(pointer).map(Bytes).map(Ok)
     }
 }
 

@@ -124,3 +124,22 @@ pub(crate) unsafe fn set_count(object: *mut ffi::PyObject, count: u32) {
     // stay.
     unsafe { object.cast::<u32>().write(count) };
 }
+
+/// `Server.wait_closed()` of a closed server returns at once, whatever connections there are (until 3.12.1).
+pub(crate) const WAIT_CLOSED_IGNORES_CLIENTS: bool = cfg!(not(Py_3_12));
+
+/// What `transport.write()` asks for, in its TypeError.
+pub(crate) const WRITE_WANTS: &str = if cfg!(Py_3_14) {
+    "a bytes, bytearray, or memoryview object"
+} else {
+    "a bytes-like object"
+};
+
+/// A cancelled `Server.serve_forever()` closes the connections too.
+pub(crate) const SERVE_FOREVER_CLOSES_CLIENTS: bool = cfg!(Py_3_14);
+
+/// Errors of `bind` are quoted with their number, and an address that is not available is skipped by `create_server`.
+pub(crate) const BIND_ERRORS_AS_OF_3_13: bool = cfg!(Py_3_13);
+
+/// `create_connection` that collected no error says so with a TimeoutError.
+pub(crate) const CONNECT_WITHOUT_ERRORS_TIMES_OUT: bool = cfg!(Py_3_14);

@@ -61,3 +61,9 @@ impl<T> Clone for FieldRef<T> {
         }
     }
 }
+
+// SAFETY: counted, dropped and followed only with the GIL held, as every `Obj` (see `obj.rs`); it is a part of objects
+// that the interpreter may destroy on any thread that holds the GIL.
+unsafe impl<T> Send for FieldRef<T> {}
+// SAFETY: as above; what changes behind it is in cells that want the GIL.
+unsafe impl<T> Sync for FieldRef<T> {}

@@ -13,7 +13,7 @@ pub(crate) mod slots;
 use std::io;
 use std::os::fd::RawFd;
 
-use driver::{Driver, Interest, Token};
+use driver::{BlockingPool, Driver, Interest, Token};
 use pyo3::Python;
 
 use crate::raw::cell::{GilCell, GilValue};
@@ -39,6 +39,8 @@ pub(crate) struct Runtime {
     pub(crate) corked: GilCell<Vec<Obj>>,
     /// Transports that were flushed in this turn already; the rest leaves when the turn ends.
     pub(crate) corked_late: GilCell<Vec<Obj>>,
+    /// Threads for lookups of names; made when the first one is asked for.
+    pub(crate) blocking: GilCell<Option<BlockingPool>>,
     /// Number of the turn that runs; `event_loop/turn.rs` counts it up (wrapping) when a turn begins. Starts at 1: a
     /// transport that was never flushed says 0.
     pub(crate) turn: GilValue<u32>,
@@ -53,6 +55,7 @@ impl Runtime {
             scratch: GilCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
             corked: GilCell::new(Vec::new()),
             corked_late: GilCell::new(Vec::new()),
+            blocking: GilCell::new(None),
             turn: GilValue::new(1),
         }
     }

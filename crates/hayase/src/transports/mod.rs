@@ -1,30 +1,44 @@
-//! Stand-ins until the transports land.
-use crate::raw::{RawResult, obj::Obj};
+//! Transports and servers: bytes between a socket and a protocol.
+//!
+//! `stream.rs` is the connection, `read.rs` and `write.rs` its two halves; `server.rs` listens and accepts; `waiter.rs`
+//! waits once for a descriptor. A transport knows its slot in the runtime; only the event loop's dispatch turns a slot
+//! back into an object and calls in here.
+
+pub(crate) mod address;
+pub(crate) mod read;
+pub(crate) mod server;
+pub(crate) mod stream;
+pub(crate) mod waiter;
+pub(crate) mod write;
+
 use pyo3::prelude::*;
-pub(crate) fn on_native(_py: Python<'_>, _object: &Obj, _work: u32) -> RawResult<()> {
-    Ok(())
+use pyo3::types::PyModule;
+
+use crate::raw::RawResult;
+use crate::raw::obj::Obj;
+
+/// The protocol has to be told that it is connected; then reading begins.
+pub(crate) const CONNECTION_MADE: u32 = 1;
+/// The protocol has to be told that the connection is gone; then the descriptor is closed.
+pub(crate) const CONNECTION_LOST: u32 = 2;
+
+/// Work that a transport put into the ready queue for itself.
+pub(crate) fn on_native(py: Python<'_>, object: &Obj, work: u32) -> RawResult<()> {
+    let object = object.borrow(py);
+    let Ok(transport) = object.cast::<stream::StreamTransport>() else {
+        return Ok(());
+    };
+    match work {
+        CONNECTION_MADE => stream::connection_made(&transport),
+        CONNECTION_LOST => stream::connection_lost(&transport),
+        other => unreachable!("no transport asks for work {other}"),
+    }
 }
-pub(crate) mod stream {
-    use super::*;
-    pub(crate) fn flush_corked(_py: Python<'_>, _r: &crate::runtime::Runtime) -> RawResult<()> {
-        Ok(())
-    }
-    pub(crate) fn flush_turn(_py: Python<'_>, _r: &crate::runtime::Runtime) -> RawResult<()> {
-        Ok(())
-    }
-    pub(crate) fn on_ready(_py: Python<'_>, _o: &Obj, _r: bool, _w: bool) -> RawResult<()> {
-        Ok(())
-    }
-}
-pub(crate) mod server {
-    use super::*;
-    pub(crate) fn on_ready(_py: Python<'_>, _o: &Obj, _r: bool) -> RawResult<()> {
-        Ok(())
-    }
-}
-pub(crate) mod waiter {
-    use super::*;
-    pub(crate) fn on_ready(_py: Python<'_>, _o: &Obj, _r: bool, _w: bool) -> RawResult<()> {
-        Ok(())
-    }
+
+pub(crate) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<stream::StreamTransport>()?;
+    module.add_class::<server::Server>()?;
+    module.add_class::<server::Listener>()?;
+    module.add_class::<waiter::Waiter>()?;
+    stream::add_methods(module.py())
 }

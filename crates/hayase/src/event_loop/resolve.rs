@@ -1,0 +1,363 @@
+//! `getaddrinfo` and `getnameinfo`.
+//!
+//! What is numeric is answered at once. Names go to the driver's small pool of threads; a lookup that is cancelled
+//! is let go, it holds nobody up. If a program replaced `socket.getaddrinfo`, its function is called, in the default
+//! executor as asyncio does it; so is the original one for arguments of unusual types, whose errors are then its own.
+
+use std::ffi::{CString, c_int};
+use std::io;
+use std::net::IpAddr;
+use std::sync::Mutex;
+
+use driver::{AddrInfo, BlockingPool, GaiError};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBool, PyCFunction, PyDict, PyInt, PyList, PyString, PyTuple};
+
+use crate::interop::{errors, imports};
+use crate::raw::call::{self, Name};
+use crate::raw::obj::Obj;
+use crate::raw::to_py;
+use crate::runtime::coroutine::{self, Co};
+use crate::runtime::{Runtime, RuntimeRef};
+use crate::transports::address;
+
+static CREATE_FUTURE: Name = Name::new(c"create_future");
+
+const AI_NUMERICHOST: c_int = 0x4;
+const AI_NUMERICSERV: c_int = 0x400;
+const NI_NUMERIC: c_int = 0x1 | 0x2;
+
+/// The functions of `socket` as they were when hayase was imported.
+static ORIGINALS: PyOnceLock<(Py<PyAny>, Py<PyAny>)> = PyOnceLock::new();
+
+pub(super) fn init(py: Python<'_>) -> PyResult<()> {
+    let socket = py.import("socket")?;
+    let originals = (socket.getattr("getaddrinfo")?.unbind(), socket.getattr("getnameinfo")?.unbind());
+    let _ = ORIGINALS.set(py, originals);
+    Ok(())
+}
+
+/// Arguments of `getaddrinfo` as Python gave them.
+pub(super) struct Question {
+    pub(super) host: Obj,
+    pub(super) port: Obj,
+    pub(super) family: c_int,
+    pub(super) socktype: c_int,
+    pub(super) protocol: c_int,
+    pub(super) flags: c_int,
+}
+
+/// The coroutine `loop.getaddrinfo(...)`.
+pub(super) fn getaddrinfo(py: Python<'_>, runtime: RuntimeRef, question: Question) -> PyResult<Obj> {
+    coroutine::make(py, runtime, "Loop.getaddrinfo", |co| async move {
+        match Python::attach(|py| ask(py, &co, &question))? {
+            Answer::Now(list) => Ok(list),
+            Answer::Later(future) => co.wait_for(future).await,
+        }
+    })
+}
+
+enum Answer {
+    Now(Obj),
+    Later(Obj),
+}
+
+fn ask(py: Python<'_>, co: &Co, question: &Question) -> PyResult<Answer> {
+    let current = py.import("socket")?.getattr("getaddrinfo")?;
+    let replaced = !ORIGINALS.get(py).is_some_and(|originals| current.is(&originals.0));
+    let (host, port) = match (replaced, host_text(py, question)?, port_text(py, question)) {
+        (false, Some(host), Some(port)) => (host, port),
+        (true, _, _) | (_, None, _) | (_, _, None) => {
+            let args = (
+                py.None(),
+                current,
+                question.host.borrow(py),
+                question.port.borrow(py),
+                question.family,
+                question.socktype,
+                question.protocol,
+                question.flags,
+            );
+            let future = co.event_loop().borrow(py).call_method1("run_in_executor", args)?;
+            return Ok(Answer::Later(Obj::from_bound(future)));
+        }
+    };
+    let (family, socktype, protocol, flags) =
+        (question.family, question.socktype, question.protocol, question.flags);
+    if is_numeric(host.as_ref(), port.as_ref()) {
+        let flags = flags | AI_NUMERICSERV | if host.is_some() { AI_NUMERICHOST } else { 0 };
+        let found = driver::getaddrinfo(host.as_deref(), port.as_deref(), family, socktype, protocol, flags);
+        return answer_list(py, found).map(Answer::Now);
+    }
+    let work = move || driver::getaddrinfo(host.as_deref(), port.as_deref(), family, socktype, protocol, flags);
+    in_pool(py, co, work, answer_list).map(Answer::Later)
+}
+
+/// `None` inside: no host. `None` outside: a type that `socket.getaddrinfo` should judge.
+fn host_text(py: Python<'_>, question: &Question) -> PyResult<Option<Option<CString>>> {
+    let host = question.host.borrow(py);
+    if host.is_none() {
+        return Ok(Some(None));
+    }
+    if !host.is_exact_instance_of::<PyString>() {
+        return Ok(None);
+    }
+    let encoded: Vec<u8> = host.call_method1("encode", ("idna",))?.extract()?;
+    Ok(CString::new(encoded).ok().map(Some))
+}
+
+fn port_text(py: Python<'_>, question: &Question) -> Option<Option<CString>> {
+    let port = question.port.borrow(py);
+    if port.is_none() {
+        return Some(None);
+    }
+    if port.is_exact_instance_of::<PyInt>() && !port.is_instance_of::<PyBool>() {
+        return CString::new(port.extract::<i64>().ok()?.to_string()).ok().map(Some);
+    }
+    let port = port.cast_exact::<PyString>().ok()?;
+    CString::new(port.to_str().ok()?).ok().map(Some)
+}
+
+/// Whether the resolver answers without asking anybody.
+fn is_numeric(host: Option<&CString>, port: Option<&CString>) -> bool {
+    let host_is = host.is_none_or(|host| host.to_str().is_ok_and(|text| text.parse::<IpAddr>().is_ok()));
+    let digits = |text: &CString| !text.is_empty() && text.to_bytes().iter().all(u8::is_ascii_digit);
+    host_is && port.is_none_or(digits)
+}
+
+fn answer_list(py: Python<'_>, found: Result<Vec<AddrInfo>, GaiError>) -> PyResult<Obj> {
+    let found = found.map_err(|error| gai_error(py, &error))?;
+    let socket = py.import("socket")?;
+    let (families, kinds) = (socket.getattr("AddressFamily")?, socket.getattr("SocketKind")?);
+    let convert = socket.getattr("_intenum_converter")?;
+    let list = PyList::empty(py);
+    for info in found {
+        let address = match info.socket_addr() {
+            Some(address) => address::tuple(py, &address)?.into_any(),
+            None => (info.family, info.sockaddr.as_slice()).into_pyobject(py)?.into_any(),
+        };
+        let canonname = info.canonname.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let family = convert.call1((info.family, &families))?;
+        let kind = convert.call1((info.socktype, &kinds))?;
+        list.append((family, kind, info.protocol, canonname, address))?;
+    }
+    Ok(Obj::from_bound(list))
+}
+
+fn gai_error(py: Python<'_>, error: &GaiError) -> PyErr {
+    if let Some(errno) = error.errno {
+        return errors::from_errno(py, errno);
+    }
+    match imports::gai_error(py).and_then(|class| class.call1((error.code, error.message.as_str()))) {
+        Ok(value) => PyErr::from_value(value),
+        Err(err) => err,
+    }
+}
+
+/// The coroutine `loop.getnameinfo(...)`.
+pub(super) fn getnameinfo(py: Python<'_>, runtime: RuntimeRef, sockaddr: Obj, flags: c_int) -> PyResult<Obj> {
+    coroutine::make(py, runtime, "Loop.getnameinfo", |co| async move {
+        match Python::attach(|py| ask_name(py, &co, &sockaddr, flags))? {
+            Answer::Now(names) => Ok(names),
+            Answer::Later(future) => co.wait_for(future).await,
+        }
+    })
+}
+
+/// Flow labels have 20 bits.
+const FLOWINFO_MAX: u32 = 0xf_ffff;
+
+fn ask_name(py: Python<'_>, co: &Co, sockaddr: &Obj, flags: c_int) -> PyResult<Answer> {
+    let current = py.import("socket")?.getattr("getnameinfo")?;
+    let replaced = !ORIGINALS.get(py).is_some_and(|originals| current.is(&originals.1));
+    let address = address::from_tuple(&sockaddr.borrow(py)).filter(|address| match address {
+        std::net::SocketAddr::V4(_) => true,
+        std::net::SocketAddr::V6(v6) => v6.flowinfo() <= FLOWINFO_MAX,
+    });
+    let Some(address) = address.filter(|_| !replaced) else {
+        let args = (py.None(), current, sockaddr.borrow(py), flags);
+        let future = co.event_loop().borrow(py).call_method1("run_in_executor", args)?;
+        return Ok(Answer::Later(Obj::from_bound(future)));
+    };
+    let sockaddr = driver::socket_addr_to_bytes(&address);
+    if flags & NI_NUMERIC == NI_NUMERIC {
+        return names(py, driver::getnameinfo(&sockaddr, flags)).map(Answer::Now);
+    }
+    in_pool(py, co, move || driver::getnameinfo(&sockaddr, flags), names).map(Answer::Later)
+}
+
+fn names(py: Python<'_>, found: Result<(CString, CString), GaiError>) -> PyResult<Obj> {
+    let (host, service) = found.map_err(|error| gai_error(py, &error))?;
+    let pair = (host.to_string_lossy().into_owned(), service.to_string_lossy().into_owned());
+    Ok(Obj::from_bound(pair.into_pyobject(py)?))
+}
+
+/// Runs `work` in the pool; the future gets what `finish` makes of its outcome, in the loop's thread.
+fn in_pool<T: Send + 'static>(
+    py: Python<'_>,
+    co: &Co,
+    work: impl FnOnce() -> T + Send + 'static,
+    finish: fn(Python<'_>, T) -> PyResult<Obj>,
+) -> PyResult<Obj> {
+    let runtime: &Runtime = co.runtime();
+    let event_loop = co.event_loop().clone().into_bound(py);
+    let future = to_py(py, call::method(py, co.event_loop(), &CREATE_FUTURE, &[]))?;
+    let resolved = future.clone().into_bound(py).unbind();
+    let wake = event_loop.getattr("call_soon_threadsafe")?.unbind();
+    let job = move || {
+        let outcome = Mutex::new(Some(work()));
+        // An interpreter that is ending has no use for it.
+        Python::try_attach(move |py| {
+            let deliver = PyCFunction::new_closure(py, None, None, move |args: &Bound<'_, PyTuple>, _: Option<&Bound<'_, PyDict>>| {
+                let outcome = outcome.lock().ok().and_then(|mut outcome| outcome.take());
+                outcome.map_or(Ok(()), |outcome| settle(args.py(), resolved.bind(args.py()), finish(args.py(), outcome)))
+            });
+            // A closed loop refuses: nobody waits any more.
+            if let Ok(deliver) = deliver {
+                drop(wake.call1(py, (deliver,)));
+            }
+        });
+    };
+    let spawned = runtime.blocking.with(py, |pool| pool.get_or_insert_with(BlockingPool::new).spawn(job));
+    spawned.map_err(|error: io::Error| errors::os_error(py, &error))?;
+    Ok(future)
+}
+
+fn settle(py: Python<'_>, future: &Bound<'_, PyAny>, outcome: PyResult<Obj>) -> PyResult<()> {
+    if future.call_method0("done")?.is_truthy()? {
+        return Ok(());
+    }
+    match outcome {
+        Ok(value) => future.call_method1("set_result", (value.into_bound(py),))?,
+        Err(err) => future.call_method1("set_exception", (err.into_value(py),))?,
+    };
+    Ok(())
+}
+
+/// One address to connect or bind to.
+#[derive(Clone)]
+pub(super) struct Resolved {
+    pub(super) family: c_int,
+    pub(super) socktype: c_int,
+    pub(super) protocol: c_int,
+    pub(super) canonname: Obj,
+    /// The tuple, as error messages show it.
+    pub(super) address: Obj,
+}
+
+const IPPROTO_TCP: c_int = 6;
+const IPPROTO_UDP: c_int = 17;
+const SOCK_STREAM: c_int = 1;
+const AF_UNSPEC: c_int = 0;
+const AF_INET: c_int = 2;
+const AF_INET6: c_int = 10;
+
+/// Stream addresses of `(host, port)`: at once if the host is numeric, else through the loop's own `getaddrinfo`
+/// (which a program may have replaced).
+pub(super) async fn resolve(
+    co: &Co,
+    host: Obj,
+    port: Obj,
+    family: c_int,
+    protocol: c_int,
+    flags: c_int,
+) -> PyResult<Vec<Resolved>> {
+    if let Some(info) = Python::attach(|py| numeric(py, &host, &port, family, protocol))? {
+        return Ok(vec![info]);
+    }
+    let lookup = Python::attach(|py| {
+        let keywords = PyDict::new(py);
+        keywords.set_item("family", family)?;
+        keywords.set_item("type", py.import("socket")?.getattr("SOCK_STREAM")?)?;
+        keywords.set_item("proto", protocol)?;
+        keywords.set_item("flags", flags)?;
+        let event_loop = co.event_loop().borrow(py);
+        let args = (host.borrow(py), port.borrow(py));
+        event_loop.call_method("getaddrinfo", args, Some(&keywords)).map(Obj::from_bound)
+    })?;
+    let found = co.wait_for(lookup).await?;
+    Python::attach(|py| {
+        let mut infos = Vec::new();
+        for info in found.borrow(py).try_iter()? {
+            let (family, socktype, protocol, canonname, address): (
+                c_int,
+                c_int,
+                c_int,
+                Bound<'_, PyAny>,
+                Bound<'_, PyAny>,
+            ) = info?.extract()?;
+            let (canonname, address) = (Obj::from_bound(canonname), Obj::from_bound(address));
+            infos.push(Resolved { family, socktype, protocol, canonname, address });
+        }
+        Ok(infos)
+    })
+}
+
+/// asyncio's shortcut for hosts that are addresses.
+fn numeric(py: Python<'_>, host: &Obj, port: &Obj, family: c_int, protocol: c_int) -> PyResult<Option<Resolved>> {
+    if ![0, IPPROTO_TCP, IPPROTO_UDP].contains(&protocol) {
+        return Ok(None);
+    }
+    let host = host.borrow(py);
+    let Ok(text) = host.cast::<PyString>() else {
+        return Ok(None);
+    };
+    let Ok(ip) = text.to_str().unwrap_or_default().parse::<IpAddr>() else {
+        return Ok(None);
+    };
+    let port = port.borrow(py);
+    let port = if port.is_none() {
+        Some(0)
+    } else if let Ok(text) = port.cast::<PyString>() {
+        let text = text.to_str().unwrap_or("?");
+        if text.is_empty() { Some(0) } else { text.parse::<i64>().ok() }
+    } else if port.is_instance_of::<PyInt>() {
+        port.extract::<i64>().ok()
+    } else {
+        None
+    };
+    let Some(port) = port else {
+        return Ok(None);
+    };
+    let (own, address) = match ip {
+        IpAddr::V4(_) => (AF_INET, (text, port).into_pyobject(py)?),
+        IpAddr::V6(_) => (AF_INET6, (text, port, 0, 0).into_pyobject(py)?),
+    };
+    if family != AF_UNSPEC && family != own {
+        return Ok(None);
+    }
+    Ok(Some(Resolved {
+        family: own,
+        socktype: SOCK_STREAM,
+        protocol: IPPROTO_TCP,
+        canonname: Obj::from_bound(PyString::new(py, "")),
+        address: Obj::from_bound(address),
+    }))
+}
+
+/// First addresses of every family in turn; `first` of the first family lead (RFC 8305, section 4).
+pub(super) fn interleave(infos: Vec<Resolved>, first: usize) -> Vec<Resolved> {
+    let mut families: Vec<Vec<Resolved>> = Vec::new();
+    for info in infos {
+        match families.iter_mut().find(|family| family[0].family == info.family) {
+            Some(family) => family.push(info),
+            None => families.push(vec![info]),
+        }
+    }
+    let mut ordered = Vec::new();
+    if first > 1
+        && let Some(family) = families.first_mut()
+    {
+        let leading = (first - 1).min(family.len());
+        ordered.extend(family.drain(..leading));
+    }
+    let mut queues: Vec<_> = families.into_iter().map(Vec::into_iter).collect();
+    loop {
+        let before = ordered.len();
+        ordered.extend(queues.iter_mut().filter_map(Iterator::next));
+        if ordered.len() == before {
+            return ordered;
+        }
+    }
+}

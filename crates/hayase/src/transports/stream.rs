@@ -1,0 +1,964 @@
+//! The stream transport: one connected socket and its protocol.
+//!
+//! This file is the object: its life from `connection_made` to `connection_lost`, its attributes, its errors. The bytes
+//! are in `read.rs` and `write.rs`. Everything follows asyncio's selector transport, except where it loses something.
+//!
+//! Must stay true
+//! - `connection_lost` is called exactly once, through the ready queue, and nothing of the protocol after it.
+//! - The slot exists exactly while something is waited for; it is what keeps a transport alive that nobody holds.
+//! - The descriptor has one owner: `socket`. It is closed after `connection_lost`, or when the transport dies.
+//! - No cell is open while Python code runs.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
+
+use driver::{FlowControl, Interest, Token, WriteQueue};
+use pyo3::exceptions::{PyOSError, PyResourceWarning, PyRuntimeError, PyValueError};
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+
+use super::address;
+use super::server::Server;
+use super::{CONNECTION_LOST, CONNECTION_MADE, waiter, write};
+use crate::interop::{errors, imports, log};
+use crate::raw::bytes::Bytes;
+use crate::raw::call::{self, Name};
+use crate::raw::cell::{GilCell, GilValue, ObjCell};
+use crate::raw::context;
+use crate::raw::fastcall;
+use crate::raw::instance::Visitor;
+use crate::raw::members::Membership;
+use crate::raw::obj::Obj;
+use crate::raw::{Raised, RawResult, to_raw};
+use crate::runtime::RuntimeRef;
+use crate::runtime::slots::SlotKind;
+use crate::tasks::ready::Ready;
+
+pub(crate) use super::write::{flush_corked, flush_turn};
+
+static CALL_EXCEPTION_HANDLER: Name = Name::new(c"call_exception_handler");
+static CONNECTION_MADE_NAME: Name = Name::new(c"connection_made");
+static CONNECTION_LOST_NAME: Name = Name::new(c"connection_lost");
+
+/// Who closes the descriptor.
+pub(crate) enum Socket {
+    /// Nobody asked for a socket object yet.
+    Native(OwnedFd),
+    /// A `socket.socket`, given by the program or made when it asked for one.
+    Python(Obj),
+    Closed,
+}
+
+/// An asyncio.Transport over a connected stream socket.
+#[pyclass(module = "hayase._core", frozen, weakref)]
+pub(crate) struct StreamTransport {
+    pub(super) runtime: RuntimeRef,
+    pub(super) fd: RawFd,
+    socket: GilCell<Socket>,
+    token: GilValue<Option<Token>>,
+    pub(super) protocol: ObjCell,
+    /// A copy of the context in which the transport was made; its callbacks run in it.
+    context: ObjCell,
+    server: ObjCell,
+    membership: GilCell<Option<Membership>>,
+    /// A future that is resolved when `connection_made` was called.
+    waiter: ObjCell,
+    /// For `connection_lost`.
+    lost_error: ObjCell,
+    /// The dict behind `get_extra_info`, once something needs to be kept in it.
+    extra: ObjCell,
+    names: GilCell<Names>,
+
+    /// One corked chunk: the usual case needs no queue.
+    pub(super) corked: ObjCell,
+    /// More corked chunks, and what the kernel did not take yet. Made when it is needed first.
+    pub(super) queue: GilCell<Option<Box<WriteQueue<Bytes>>>>,
+    /// Bytes in `corked` and `queue`.
+    pub(super) queued_bytes: GilValue<usize>,
+    pub(super) flow: GilCell<FlowControl>,
+    /// Number of the turn in which corked bytes were flushed last.
+    pub(super) flushed_in_turn: GilValue<u32>,
+    /// Whether the runtime's list of corked transports has it.
+    pub(super) in_corked_list: GilValue<bool>,
+    /// The kernel took less than there was: the rest leaves when the descriptor is writable.
+    pub(super) waits_for_writable: GilValue<bool>,
+
+    /// More than 0 from the moment in which `connection_lost` was scheduled; counts writes after it.
+    pub(super) conn_lost: GilValue<u32>,
+    /// `connection_made` was called, so reading may happen.
+    pub(super) started: GilValue<bool>,
+    pub(super) closing: GilValue<bool>,
+    pub(super) paused: GilValue<bool>,
+    /// `write_eof()` was called.
+    pub(super) eof_written: GilValue<bool>,
+    /// The peer said end of stream and the protocol wants to go on writing.
+    pub(super) eof_received: GilValue<bool>,
+    /// The protocol is a `BufferedProtocol`.
+    pub(super) buffered: GilValue<bool>,
+    /// Large data comes in: receive straight into the final object.
+    pub(super) large_reads: GilValue<bool>,
+}
+
+pub(crate) struct Names {
+    pub(crate) peer: address::Name,
+    pub(crate) local: address::Name,
+}
+
+/// What a transport is made of.
+pub(crate) struct Parts<'a, 'py> {
+    pub(crate) socket: Socket,
+    pub(crate) fd: RawFd,
+    pub(crate) names: Names,
+    pub(crate) protocol: &'a Bound<'py, PyAny>,
+    pub(crate) context: Obj,
+    pub(crate) server: Option<&'a Bound<'py, Server>>,
+    pub(crate) waiter: Option<Obj>,
+}
+
+/// Makes a transport and schedules `connection_made`. Refuses a descriptor that another transport of this loop uses.
+pub(crate) fn make<'py>(
+    py: Python<'py>,
+    runtime: &RuntimeRef,
+    parts: Parts<'_, 'py>,
+) -> PyResult<Bound<'py, StreamTransport>> {
+    crate::raw::to_py(py, runtime.scheduler.check_open(py))?;
+    refuse_used(py, runtime, parts.fd)?;
+    let buffered = is_buffered(parts.protocol)?;
+    let transport = Bound::new(
+        py,
+        StreamTransport {
+            runtime: runtime.clone(),
+            fd: parts.fd,
+            socket: GilCell::new(parts.socket),
+            token: GilValue::new(None),
+            protocol: ObjCell::new(Some(Obj::from_any(parts.protocol))),
+            context: ObjCell::new(Some(parts.context)),
+            server: ObjCell::new(parts.server.map(|server| Obj::from_any(server.as_any()))),
+            membership: GilCell::new(None),
+            waiter: ObjCell::new(parts.waiter),
+            lost_error: ObjCell::empty(),
+            extra: ObjCell::empty(),
+            names: GilCell::new(parts.names),
+            corked: ObjCell::empty(),
+            queue: GilCell::new(None),
+            queued_bytes: GilValue::new(0),
+            flow: GilCell::new(FlowControl::new()),
+            flushed_in_turn: GilValue::new(0),
+            in_corked_list: GilValue::new(false),
+            waits_for_writable: GilValue::new(false),
+            conn_lost: GilValue::new(0),
+            started: GilValue::new(false),
+            closing: GilValue::new(false),
+            paused: GilValue::new(false),
+            eof_written: GilValue::new(false),
+            eof_received: GilValue::new(false),
+            buffered: GilValue::new(buffered),
+            large_reads: GilValue::new(false),
+        },
+    )?;
+    let object = Obj::from_any(transport.as_any());
+    if let Some(server) = parts.server {
+        let membership = server.get().attach(py, &object);
+        transport
+            .get()
+            .membership
+            .with(py, |place| *place = Some(membership));
+    }
+    runtime.scheduler.push(
+        py,
+        Ready::Native {
+            object,
+            work: CONNECTION_MADE,
+        },
+    );
+    Ok(transport)
+}
+
+fn refuse_used(py: Python<'_>, runtime: &RuntimeRef, fd: RawFd) -> PyResult<()> {
+    let user = runtime.slots.with(py, |slots| {
+        let slot = slots.get(slots.token_of(fd)?)?;
+        (slot.kind == SlotKind::Stream).then(|| slot.object.clone())
+    });
+    let Some(user) = user else {
+        return Ok(());
+    };
+    let user = user.into_bound(py);
+    if user.cast::<StreamTransport>()?.get().closing.get() {
+        return Ok(());
+    }
+    Err(PyRuntimeError::new_err(format!(
+        "File descriptor {fd} is used by transport {}",
+        user.repr()?
+    )))
+}
+
+fn is_buffered(protocol: &Bound<'_, PyAny>) -> PyResult<bool> {
+    protocol.is_instance(imports::buffered_protocol_class(protocol.py())?)
+}
+
+// What the event loop calls
+
+/// The descriptor is ready. asyncio's order: reading first.
+pub(crate) fn on_ready(
+    py: Python<'_>,
+    object: &Obj,
+    readable: bool,
+    writable: bool,
+) -> RawResult<()> {
+    let object = object.borrow(py);
+    let transport = object
+        .cast::<StreamTransport>()
+        .expect("slots of this kind hold stream transports");
+    if readable && transport.get().wants_to_read() {
+        super::read::read_ready(&transport)?;
+    }
+    if writable && transport.get().waits_for_writable.get() {
+        write::write_ready(&transport)?;
+    }
+    Ok(())
+}
+
+pub(super) fn connection_made(this: &Bound<'_, StreamTransport>) -> RawResult<()> {
+    let py = this.py();
+    let transport = this.get();
+    if let Some(protocol) = transport.protocol.get() {
+        let object = Obj::from_any(this.as_any());
+        let called = transport.in_context(py, || {
+            call::method(py, &protocol, &CONNECTION_MADE_NAME, &[&object])
+        });
+        if let Err(raised) = called {
+            let err = raised.fetch(py);
+            fatal_error(
+                this,
+                err,
+                "Fatal error: protocol.connection_made() call failed.",
+            )?;
+        }
+    }
+    transport.started.set(true);
+    update_interest(this)?;
+    match transport.waiter.take() {
+        Some(future) => match waiter::resolve(py, &future) {
+            Ok(()) => Ok(()),
+            Err(raised) => {
+                let err = raised.fetch(py);
+                report(this, err, "Fatal error: the waiter of a connection failed.")
+            }
+        },
+        None => Ok(()),
+    }
+}
+
+pub(super) fn connection_lost(this: &Bound<'_, StreamTransport>) -> RawResult<()> {
+    let py = this.py();
+    let transport = this.get();
+    let error = transport.lost_error.take().unwrap_or_else(|| Obj::none(py));
+    let called = match transport.protocol.get() {
+        Some(protocol) => transport
+            .in_context(py, || {
+                call::method(py, &protocol, &CONNECTION_LOST_NAME, &[&error])
+            })
+            .map(drop),
+        None => Ok(()),
+    };
+    let outcome = match called {
+        Ok(()) => Ok(()),
+        Err(raised) => {
+            let err = raised.fetch(py);
+            report(
+                this,
+                err,
+                "Fatal error: protocol.connection_lost() call failed.",
+            )
+        }
+    };
+    let released = match transport.release(py) {
+        Ok(()) => Ok(()),
+        Err(err) => report(this, err, "Fatal error while closing a transport"),
+    };
+    outcome.and(released)
+}
+
+impl StreamTransport {
+    #[inline]
+    pub(super) fn wants_to_read(&self) -> bool {
+        self.started.get() && !self.paused.get() && !self.closing.get() && !self.eof_received.get()
+    }
+
+    /// Runs a callback of the protocol in the transport's context.
+    #[inline]
+    pub(super) fn in_context<R>(
+        &self,
+        py: Python<'_>,
+        body: impl FnOnce() -> RawResult<R>,
+    ) -> RawResult<R> {
+        match self.context.get() {
+            Some(context) => context::run_in(py, &context, body)?,
+            None => body(),
+        }
+    }
+
+    /// Closes the descriptor and lets go of everybody.
+    fn release(&self, py: Python<'_>) -> PyResult<()> {
+        let closed = self.close_socket(py);
+        drop(self.protocol.take());
+        drop(self.context.take());
+        self.leave_server(py)?;
+        closed
+    }
+
+    fn close_socket(&self, py: Python<'_>) -> PyResult<()> {
+        match self
+            .socket
+            .with(py, |socket| std::mem::replace(socket, Socket::Closed))
+        {
+            // Not watched any more: the slot was given up when `connection_lost` was scheduled.
+            Socket::Native(fd) => drop(fd),
+            Socket::Python(socket) => drop(socket.borrow(py).call_method0("close")?),
+            Socket::Closed => {}
+        }
+        Ok(())
+    }
+
+    fn leave_server(&self, py: Python<'_>) -> PyResult<()> {
+        drop(self.membership.with(py, Option::take));
+        if let Some(server) = self.server.take()
+            && let Ok(server) = server.borrow(py).cast::<Server>()
+        {
+            return server.get().client_left(py);
+        }
+        Ok(())
+    }
+
+    /// The `socket.socket`, made now if the descriptor had none; it owns the descriptor from now on.
+    fn python_socket<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        enum Known {
+            Fd(RawFd),
+            Object(Obj),
+            Closed,
+        }
+        let known = self.socket.with(py, |socket| match socket {
+            Socket::Native(fd) => Known::Fd(fd.as_raw_fd()),
+            Socket::Python(object) => Known::Object(object.clone()),
+            Socket::Closed => Known::Closed,
+        });
+        let module = py.import("socket")?;
+        let fd = match known {
+            Known::Object(object) => return Ok(object.into_bound(py)),
+            Known::Fd(fd) => fd,
+            Known::Closed => {
+                let socket = module.getattr("socket")?.call0()?;
+                socket.call_method0("close")?;
+                return Ok(socket);
+            }
+        };
+        let keywords = PyDict::new(py);
+        keywords.set_item("fileno", fd)?;
+        let socket = module.getattr("socket")?.call((), Some(&keywords))?;
+        socket.call_method1("settimeout", (0,))?;
+        let before = self.socket.with(py, |place| {
+            std::mem::replace(place, Socket::Python(Obj::from_any(&socket)))
+        });
+        match before {
+            // The socket object closes it.
+            Socket::Native(fd) => drop(fd.into_raw_fd()),
+            Socket::Python(_) | Socket::Closed => {}
+        }
+        Ok(socket)
+    }
+
+    fn extra_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        if let Some(dict) = self.extra.get() {
+            return Ok(dict.into_bound(py).cast_into()?);
+        }
+        let dict = PyDict::new(py);
+        let socket = self.python_socket(py)?;
+        dict.set_item(
+            "socket",
+            imports::transport_socket_class(py)?.call1((socket,))?,
+        )?;
+        dict.set_item("sockname", self.name(py, |names| &names.local)?)?;
+        dict.set_item("peername", self.name(py, |names| &names.peer)?)?;
+        self.extra.set(Some(Obj::from_any(dict.as_any())));
+        Ok(dict)
+    }
+
+    fn name(&self, py: Python<'_>, pick: fn(&Names) -> &address::Name) -> PyResult<Py<PyAny>> {
+        enum Known {
+            Unknown,
+            Inet(SocketAddr),
+            Python(Obj),
+        }
+        let known = self.names.with(py, |names| match pick(names) {
+            address::Name::Unknown => Known::Unknown,
+            address::Name::Inet(address) => Known::Inet(*address),
+            address::Name::Python(object) => Known::Python(object.clone()),
+        });
+        match known {
+            Known::Unknown => address::Name::Unknown.to_python(py),
+            Known::Inet(address) => address::Name::Inet(address).to_python(py),
+            Known::Python(object) => address::Name::Python(object).to_python(py),
+        }
+    }
+
+    fn describe(&self, py: Python<'_>) -> String {
+        let mut text = String::from("<StreamTransport");
+        if self
+            .socket
+            .with(py, |socket| matches!(socket, Socket::Closed))
+        {
+            text.push_str(" closed");
+        } else if self.closing.get() {
+            text.push_str(" closing");
+        }
+        text.push_str(&format!(" fd={}", self.fd));
+        if self.protocol.is_some() && !self.runtime.scheduler.closed.get() {
+            let word = |polling: bool| if polling { "polling" } else { "idle" };
+            text.push_str(&format!(
+                " read={} write=<{}, bufsize={}>",
+                word(self.wants_to_read()),
+                word(self.waits_for_writable.get()),
+                self.queued_bytes.get(),
+            ));
+        }
+        text.push('>');
+        text
+    }
+}
+
+/// Tells the driver what is waited for now.
+pub(super) fn update_interest(this: &Bound<'_, StreamTransport>) -> RawResult<()> {
+    let py = this.py();
+    let transport = this.get();
+    let mut interest = Interest::NONE;
+    if transport.wants_to_read() {
+        interest = interest | Interest::READABLE;
+    }
+    if transport.waits_for_writable.get() {
+        interest = interest | Interest::WRITABLE;
+    }
+    let runtime = &transport.runtime;
+    let changed = match transport.token.get() {
+        None if interest.is_empty() => Ok(()),
+        None => {
+            let object = Obj::from_any(this.as_any());
+            // A transport that is closing may still have a slot for this number: it was closed under the loop.
+            let stale = runtime.slots.with(py, |slots| slots.token_of(transport.fd));
+            if let Some(stale) = stale {
+                drop(runtime.unwatch(py, stale));
+            }
+            runtime
+                .watch(py, transport.fd, interest, SlotKind::Stream, object)
+                .map(|token| transport.token.set(Some(token)))
+        }
+        Some(token) if interest.is_empty() => {
+            transport.token.set(None);
+            drop(runtime.unwatch(py, token));
+            Ok(())
+        }
+        Some(token) => runtime.rewatch(py, token, interest),
+    };
+    match changed {
+        Ok(()) => Ok(()),
+        Err(error) => fatal_error(
+            this,
+            errors::os_error(py, &error),
+            "Fatal error on transport",
+        ),
+    }
+}
+
+// Errors and the end
+
+/// Reports what is no fault of the network, and closes the connection at once. `KeyboardInterrupt` and `SystemExit` are
+/// raised again.
+pub(super) fn fatal_error(
+    this: &Bound<'_, StreamTransport>,
+    err: PyErr,
+    message: &str,
+) -> RawResult<()> {
+    let py = this.py();
+    if errors::leaves_the_loop(py, &err) {
+        return Err(Raised::from_err(py, err));
+    }
+    let outcome = if err.is_instance_of::<PyOSError>(py) {
+        if this.get().runtime.scheduler.debug.get() {
+            to_raw(py, log_error(this, &err, message))
+        } else {
+            Ok(())
+        }
+    } else {
+        report(this, err.clone_ref(py), message)
+    };
+    force_close(this, Some(err));
+    outcome
+}
+
+fn log_error(this: &Bound<'_, StreamTransport>, err: &PyErr, message: &str) -> PyResult<()> {
+    let py = this.py();
+    let keywords = PyDict::new(py);
+    keywords.set_item("exc_info", err.value(py))?;
+    log::logger(py)?.call_method("debug", ("%r: %s", this, message), Some(&keywords))?;
+    Ok(())
+}
+
+/// To the loop's exception handler, with asyncio's keys.
+pub(super) fn report(
+    this: &Bound<'_, StreamTransport>,
+    err: PyErr,
+    message: &str,
+) -> RawResult<()> {
+    let py = this.py();
+    if errors::leaves_the_loop(py, &err) {
+        return Err(Raised::from_err(py, err));
+    }
+    let transport = this.get();
+    let protocol = transport.protocol.get().unwrap_or_else(|| Obj::none(py));
+    let told = (|| {
+        let report = PyDict::new(py);
+        report.set_item("message", message)?;
+        report.set_item("exception", err.into_value(py))?;
+        report.set_item("transport", this)?;
+        report.set_item("protocol", protocol.into_bound(py))?;
+        call_exception_handler(py, transport.runtime.object(), &report)
+    })();
+    to_raw(py, told)
+}
+
+/// Only what leaves the loop comes back as an error; a handler that fails otherwise is told to `sys.unraisablehook`.
+pub(crate) fn call_exception_handler(
+    py: Python<'_>,
+    event_loop: &Obj,
+    report: &Bound<'_, PyDict>,
+) -> PyResult<()> {
+    let report = Obj::from_any(report.as_any());
+    match call::method(py, event_loop, &CALL_EXCEPTION_HANDLER, &[&report]) {
+        Ok(_) => Ok(()),
+        Err(raised) => {
+            let err = raised.fetch(py);
+            if errors::leaves_the_loop(py, &err) {
+                return Err(err);
+            }
+            err.write_unraisable(py, Some(&event_loop.borrow(py)));
+            Ok(())
+        }
+    }
+}
+
+/// Drops what is queued and schedules `connection_lost(err)`.
+pub(super) fn force_close(this: &Bound<'_, StreamTransport>, err: Option<PyErr>) {
+    let py = this.py();
+    let transport = this.get();
+    if transport.conn_lost.get() > 0 {
+        return;
+    }
+    transport.discard_queue(py);
+    transport.waits_for_writable.set(false);
+    schedule_connection_lost(this, err);
+}
+
+pub(super) fn schedule_connection_lost(this: &Bound<'_, StreamTransport>, err: Option<PyErr>) {
+    let py = this.py();
+    let transport = this.get();
+    transport.closing.set(true);
+    transport.conn_lost.set(transport.conn_lost.get() + 1);
+    transport
+        .lost_error
+        .set(err.map(|err| Obj::from_bound(err.into_value(py).into_bound(py))));
+    if let Some(token) = transport.token.replace(None) {
+        drop(transport.runtime.unwatch(py, token));
+    }
+    let object = Obj::from_any(this.as_any());
+    transport.runtime.scheduler.push(
+        py,
+        Ready::Native {
+            object,
+            work: CONNECTION_LOST,
+        },
+    );
+}
+
+// What Python sees
+
+#[pymethods]
+impl StreamTransport {
+    /// isinstance(transport, asyncio.Transport)
+    #[getter(__class__)]
+    fn class<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        Ok(imports::transport_class(slf.py())?.clone())
+    }
+
+    /// Stop reading; data that arrives waits in the kernel.
+    fn pause_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let transport = slf.get();
+        if transport.closing.get() || transport.paused.get() {
+            return Ok(());
+        }
+        transport.paused.set(true);
+        crate::raw::to_py(slf.py(), update_interest(slf))?;
+        transport.log_debug(slf, "%r pauses reading")
+    }
+
+    /// Read again after pause_reading().
+    fn resume_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let transport = slf.get();
+        if transport.closing.get() || !transport.paused.get() {
+            return Ok(());
+        }
+        transport.paused.set(false);
+        crate::raw::to_py(slf.py(), update_interest(slf))?;
+        transport.log_debug(slf, "%r resumes reading")
+    }
+
+    /// Whether the transport receives.
+    fn is_reading(&self) -> bool {
+        !self.closing.get() && !self.paused.get()
+    }
+
+    /// Whether the transport is closing or closed.
+    fn is_closing(&self) -> bool {
+        self.closing.get()
+    }
+
+    /// Give the connection to another protocol.
+    fn set_protocol(&self, protocol: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.buffered.set(is_buffered(protocol)?);
+        self.protocol.set(Some(Obj::from_any(protocol)));
+        Ok(())
+    }
+
+    /// The current protocol.
+    fn get_protocol(&self, py: Python<'_>) -> Py<PyAny> {
+        to_python(py, self.protocol.get())
+    }
+
+    /// Send what is buffered, then close; connection_lost(None) is called in the end.
+    fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
+        crate::raw::to_py(slf.py(), write::close(slf))
+    }
+
+    /// Close at once; what is buffered is lost.
+    fn abort(slf: &Bound<'_, Self>) -> PyResult<()> {
+        crate::raw::to_py(slf.py(), write::abort(slf))
+    }
+
+    /// Send all items, as one.
+    fn writelines(slf: &Bound<'_, Self>, list_of_data: &Bound<'_, PyAny>) -> PyResult<()> {
+        crate::raw::to_py(slf.py(), write::writelines(slf, list_of_data))
+    }
+
+    /// Say end of stream after what is buffered; receiving goes on.
+    fn write_eof(slf: &Bound<'_, Self>) -> PyResult<()> {
+        crate::raw::to_py(slf.py(), write::write_eof(slf))
+    }
+
+    /// True: write_eof() works.
+    fn can_write_eof(&self) -> bool {
+        true
+    }
+
+    /// Bytes that wait to be sent.
+    fn get_write_buffer_size(&self) -> usize {
+        self.queued_bytes.get()
+    }
+
+    /// The marks (low, high) at which the protocol's writing is resumed and paused.
+    fn get_write_buffer_limits(&self, py: Python<'_>) -> (usize, usize) {
+        self.flow.with(py, |flow| flow.limits())
+    }
+
+    /// Set the marks at which the protocol's writing is paused and resumed.
+    #[pyo3(signature = (high=None, low=None))]
+    fn set_write_buffer_limits(
+        slf: &Bound<'_, Self>,
+        high: Option<&Bound<'_, PyAny>>,
+        low: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let py = slf.py();
+        let (high_mark, low_mark) = (mark(high)?, mark(low)?);
+        if let (Err(()), _) | (_, Err(())) = (high_mark, low_mark) {
+            return Err(limits_error(high, low));
+        }
+        let (high_mark, low_mark) = (high_mark.ok().flatten(), low_mark.ok().flatten());
+        slf.get()
+            .flow
+            .with(py, |flow| flow.set_limits(high_mark, low_mark))
+            .map_err(|error| PyValueError::new_err(error.to_string()))?;
+        crate::raw::to_py(py, write::pause_if_above(slf))
+    }
+
+    /// What is known of the connection: 'socket', 'sockname', 'peername'.
+    #[pyo3(signature = (name, default=None))]
+    fn get_extra_info(
+        &self,
+        py: Python<'_>,
+        name: &Bound<'_, PyAny>,
+        default: Option<Py<PyAny>>,
+    ) -> PyResult<Py<PyAny>> {
+        if self.extra.is_none()
+            && let Ok(text) = name.extract::<&str>()
+        {
+            // The common questions need no socket object.
+            match text {
+                "peername" => return self.name(py, |names| &names.peer),
+                "sockname" => return self.name(py, |names| &names.local),
+                "socket" => {}
+                _ => return Ok(default.unwrap_or_else(|| py.None())),
+            }
+        }
+        match self.extra_dict(py)?.get_item(name)? {
+            Some(value) => Ok(value.unbind()),
+            None => Ok(default.unwrap_or_else(|| py.None())),
+        }
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> String {
+        self.describe(py)
+    }
+
+    // Private names that programs read
+
+    #[getter]
+    fn _loop(&self, py: Python<'_>) -> Py<PyAny> {
+        if self.protocol.is_none() && self.conn_lost.get() > 0 {
+            return py.None();
+        }
+        self.runtime.object().clone().into_bound(py).unbind()
+    }
+
+    #[getter]
+    fn _protocol(&self, py: Python<'_>) -> Py<PyAny> {
+        to_python(py, self.protocol.get())
+    }
+
+    #[getter]
+    fn _sock(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        if self
+            .socket
+            .with(py, |socket| matches!(socket, Socket::Closed))
+        {
+            return Ok(py.None());
+        }
+        Ok(self.python_socket(py)?.unbind())
+    }
+
+    #[getter]
+    fn _sock_fd(&self) -> RawFd {
+        self.fd
+    }
+
+    #[getter]
+    fn _extra<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        self.extra_dict(py)
+    }
+
+    #[getter]
+    fn _server(&self, py: Python<'_>) -> Py<PyAny> {
+        to_python(py, self.server.get())
+    }
+
+    #[getter]
+    fn _buffer<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let list = PyList::empty(py);
+        let mut chunks: Vec<Obj> = self.queue.with(py, |queue| {
+            queue
+                .iter()
+                .flat_map(|queue| queue.iter())
+                .map(|chunk| chunk.as_obj().clone())
+                .collect()
+        });
+        chunks.extend(self.corked.get());
+        for chunk in chunks {
+            list.append(chunk.into_bound(py))?;
+        }
+        Ok(list)
+    }
+
+    #[getter]
+    fn _closing(&self) -> bool {
+        self.closing.get()
+    }
+
+    #[getter]
+    fn _paused(&self) -> bool {
+        self.paused.get()
+    }
+
+    #[getter]
+    fn _eof(&self) -> bool {
+        self.eof_written.get()
+    }
+
+    #[getter]
+    fn _conn_lost(&self) -> u32 {
+        self.conn_lost.get()
+    }
+
+    #[getter]
+    fn _protocol_paused(&self, py: Python<'_>) -> bool {
+        self.flow.with(py, |flow| flow.is_paused())
+    }
+
+    #[getter]
+    fn _high_water(&self, py: Python<'_>) -> usize {
+        self.flow.with(py, |flow| flow.limits().1)
+    }
+
+    #[getter]
+    fn _low_water(&self, py: Python<'_>) -> usize {
+        self.flow.with(py, |flow| flow.limits().0)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        Visitor::traverse(&visit, |visitor| {
+            self.runtime.visit(visitor);
+            self.cells().into_iter().for_each(|cell| visitor.cell(cell));
+            self.socket.peek(|socket| match socket {
+                Socket::Python(object) => visitor.obj(object),
+                Socket::Native(_) | Socket::Closed => {}
+            });
+            self.names.peek(|names| {
+                names.peer.visit(visitor);
+                names.local.visit(visitor);
+            });
+        })
+    }
+
+    fn __clear__(&self) {
+        // The descriptor is closed by the destructor, which needs the runtime: the loop's own clear breaks that cycle.
+        for cell in [
+            &self.protocol,
+            &self.context,
+            &self.waiter,
+            &self.lost_error,
+            &self.extra,
+        ] {
+            cell.set(None);
+        }
+    }
+}
+
+impl StreamTransport {
+    fn cells(&self) -> [&ObjCell; 6] {
+        [
+            &self.protocol,
+            &self.context,
+            &self.server,
+            &self.waiter,
+            &self.lost_error,
+            &self.extra,
+        ]
+    }
+
+    fn log_debug(&self, this: &Bound<'_, Self>, format: &str) -> PyResult<()> {
+        if self.runtime.scheduler.debug.get() {
+            log::logger(this.py())?.call_method1("debug", (format, this))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for StreamTransport {
+    fn drop(&mut self) {
+        Python::try_attach(|py| {
+            // First of all: the server's list must not see a dying object.
+            drop(self.membership.with(py, Option::take));
+            if self
+                .socket
+                .with(py, |socket| matches!(socket, Socket::Closed))
+            {
+                return;
+            }
+            let pending = PyErr::take(py);
+            let text = std::ffi::CString::new(format!("unclosed transport {}", self.describe(py)));
+            if let Ok(text) = text
+                && let Err(err) = PyErr::warn(py, &py.get_type::<PyResourceWarning>(), &text, 1)
+            {
+                err.write_unraisable(py, None);
+            }
+            for outcome in [self.close_socket(py), self.leave_server(py)] {
+                if let Err(err) = outcome {
+                    err.write_unraisable(py, None);
+                }
+            }
+            if let Some(err) = pending {
+                err.restore(py);
+            }
+        });
+    }
+}
+
+fn to_python(py: Python<'_>, value: Option<Obj>) -> Py<PyAny> {
+    value.map_or_else(|| py.None(), |value| value.into_bound(py).unbind())
+}
+
+/// A mark as bytes; `Err` for a negative one.
+fn mark(value: Option<&Bound<'_, PyAny>>) -> PyResult<Result<Option<usize>, ()>> {
+    match value {
+        None => Ok(Ok(None)),
+        Some(value) if value.is_none() => Ok(Ok(None)),
+        Some(value) if value.lt(0)? => Ok(Err(())),
+        // More than memory can hold is as good as unlimited.
+        Some(value) => Ok(Ok(Some(value.extract().unwrap_or(usize::MAX)))),
+    }
+}
+
+/// asyncio fills in the missing mark before it complains.
+fn limits_error(high: Option<&Bound<'_, PyAny>>, low: Option<&Bound<'_, PyAny>>) -> PyErr {
+    let number =
+        |value: Option<&Bound<'_, PyAny>>| value.and_then(|value| value.extract::<i128>().ok());
+    let (high, low) = match (number(high), number(low)) {
+        (Some(high), Some(low)) => (high, low),
+        (Some(high), None) => (high, high.div_euclid(4)),
+        (None, Some(low)) => (low.saturating_mul(4), low),
+        (None, None) => (0, 0),
+    };
+    PyValueError::new_err(format!("high ({high}) must be >= low ({low}) must be >= 0"))
+}
+
+/// `transport.write(data)`, the one method that runs per packet.
+struct Write;
+
+impl fastcall::FastMethod<StreamTransport> for Write {
+    const NAME: &'static std::ffi::CStr = c"write";
+    const DOC: &'static std::ffi::CStr =
+        c"Send data; never blocks. What the kernel does not take is buffered.";
+
+    fn call(
+        py: Python<'_>,
+        this: &Obj,
+        _: &StreamTransport,
+        args: &fastcall::Args<'_>,
+    ) -> RawResult<Obj> {
+        static DATA: Name = Name::new(c"data");
+        let data = match (args.get(0), args.len(), args.keyword_count()) {
+            (Some(data), 1, 0) => data,
+            (None, _, 1) => {
+                let [data] = args.keywords(py, [&DATA])?;
+                data.unwrap_or_else(|| Obj::none(py))
+            }
+            (None, ..) => {
+                args.require(py, &["data"])?;
+                Obj::none(py)
+            }
+            (Some(_), count, _) => {
+                let text = format!(
+                    "write() takes 2 positional arguments but {} were given",
+                    count + 1
+                );
+                return Err(fastcall::type_error(py, text));
+            }
+        };
+        let this = this.borrow(py);
+        let this = this
+            .cast::<StreamTransport>()
+            .expect("checked by the method descriptor");
+        write::write(&this, data)?;
+        Ok(Obj::none(py))
+    }
+}
+
+pub(super) fn add_methods(py: Python<'_>) -> PyResult<()> {
+    fastcall::add_method::<StreamTransport, Write>(py)
+}

@@ -1,0 +1,514 @@
+//! The sending half of a stream transport.
+//!
+//! Small writes are corked: they are kept until the ready entry (a callback, one step of a task) that wrote them ends,
+//! and leave as one system call. A transport that was flushed in this turn already waits for the end of the turn, so
+//! that many tasks writing to one connection batch. What is large, or crosses the high-water mark, goes at once; so does
+//! everything while the loop does not run, because then no entry ends. What the kernel did not take waits in the queue,
+//! and what is written after it waits behind it.
+//!
+//! Must stay true
+//! - Bytes leave in the order of the writes, whole, once.
+//! - What is written is what the peer sees: mutable data is copied before `write` returns.
+//! - `queued_bytes` counts what is corked and what is queued.
+
+use std::io;
+
+use driver::{FlowChange, IO_SLICES_MAX, WriteQueue};
+use pyo3::exceptions::{PyBufferError, PyRuntimeError, PyTypeError};
+use pyo3::prelude::*;
+use pyo3::types::PyType;
+
+use super::stream::{self, StreamTransport};
+use crate::interop::{errors, log};
+use crate::raw::bytes::{self, Bytes};
+use crate::raw::call::{self, Name};
+use crate::raw::cell::GilCell;
+use crate::raw::compat;
+use crate::raw::obj::Obj;
+use crate::raw::{Raised, RawResult, to_raw};
+use crate::runtime::Runtime;
+
+static PAUSE_WRITING: Name = Name::new(c"pause_writing");
+static RESUME_WRITING: Name = Name::new(c"resume_writing");
+
+/// From here on a write leaves at once: one more system call is nothing beside the copy.
+const LARGE_WRITE_BYTES: usize = 64 * 1024;
+
+/// asyncio's `constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES`.
+const SILENT_WRITES_AFTER_LOSS: u32 = 5;
+
+const WRITE_FAILED: &str = "Fatal write error on socket transport";
+
+// What the program calls
+
+pub(super) fn write(this: &Bound<'_, StreamTransport>, data: Obj) -> RawResult<()> {
+    let py = this.py();
+    let transport = this.get();
+    let chunk = match Bytes::from_obj(data) {
+        Ok(bytes) => {
+            refuse_after_eof(py, transport, "Cannot call write() after write_eof()")?;
+            if bytes.as_ref().is_empty() || is_lost(py, transport)? {
+                return Ok(());
+            }
+            bytes
+        }
+        Err(data) if bytes::is_mutable_buffer(&data) => {
+            refuse_after_eof(py, transport, "Cannot call write() after write_eof()")?;
+            if to_raw(py, data.borrow(py).len())? == 0 || is_lost(py, transport)? {
+                return Ok(());
+            }
+            match send_borrowed(this, &data)? {
+                Some(rest) => rest,
+                None => return Ok(()),
+            }
+        }
+        Err(data) => return Err(wrong_type(py, &data)),
+    };
+    enqueue(py, transport, chunk);
+    leave_or_cork(this)
+}
+
+pub(super) fn writelines(
+    this: &Bound<'_, StreamTransport>,
+    list_of_data: &Bound<'_, PyAny>,
+) -> RawResult<()> {
+    let py = this.py();
+    let transport = this.get();
+    refuse_after_eof(py, transport, "Cannot call writelines() after write_eof()")?;
+    // Everything is looked at before anything is queued: a wrong item sends nothing.
+    let chunks = to_raw(py, collect_chunks(list_of_data))?;
+    if chunks.is_empty() || is_lost(py, transport)? {
+        return Ok(());
+    }
+    for chunk in chunks {
+        enqueue(py, transport, chunk);
+    }
+    leave_or_cork(this)
+}
+
+fn collect_chunks(list_of_data: &Bound<'_, PyAny>) -> PyResult<Vec<Bytes>> {
+    let py = list_of_data.py();
+    let mut chunks = Vec::new();
+    for item in list_of_data.try_iter()? {
+        let chunk = match Bytes::from_obj(Obj::from_bound(item?)) {
+            Ok(bytes) => bytes,
+            Err(item) => {
+                // The error for a wrong item is memoryview's, as asyncio's.
+                let view = pyo3::types::PyMemoryView::from(&item.borrow(py))?;
+                crate::raw::to_py(py, Bytes::from_buffer(py, &Obj::from_bound(view)))?
+            }
+        };
+        if !chunk.as_ref().is_empty() {
+            chunks.push(chunk);
+        }
+    }
+    Ok(chunks)
+}
+
+pub(super) fn write_eof(this: &Bound<'_, StreamTransport>) -> RawResult<()> {
+    let py = this.py();
+    let transport = this.get();
+    if transport.closing.get() || transport.eof_written.get() {
+        return Ok(());
+    }
+    transport.eof_written.set(true);
+    flush(this)?;
+    if transport.queued_bytes.get() > 0 || transport.conn_lost.get() > 0 {
+        return Ok(());
+    }
+    match transport.runtime.driver.shutdown_write(transport.fd) {
+        Ok(()) => Ok(()),
+        Err(error) => Err(Raised::from_err(py, errors::os_error(py, &error))),
+    }
+}
+
+pub(super) fn close(this: &Bound<'_, StreamTransport>) -> RawResult<()> {
+    let transport = this.get();
+    if transport.closing.get() {
+        return Ok(());
+    }
+    flush(this)?;
+    // An error while flushing has closed it already.
+    if transport.closing.replace(true) {
+        return Ok(());
+    }
+    if transport.queued_bytes.get() == 0 {
+        stream::schedule_connection_lost(this, None);
+        return Ok(());
+    }
+    stream::update_interest(this)
+}
+
+pub(super) fn abort(this: &Bound<'_, StreamTransport>) -> RawResult<()> {
+    if this.get().conn_lost.get() == 0 {
+        // What asyncio would have given to the kernel already.
+        flush(this)?;
+        stream::force_close(this, None);
+    }
+    Ok(())
+}
+
+// Corking and flushing
+
+/// At the end of a ready entry.
+#[inline]
+pub(crate) fn flush_corked(py: Python<'_>, runtime: &Runtime) -> RawResult<()> {
+    if runtime.corked.with(py, |list| list.is_empty()) {
+        return Ok(());
+    }
+    flush_list(py, &runtime.corked)
+}
+
+/// At the end of a turn: those that were flushed in it before.
+#[inline]
+pub(crate) fn flush_turn(py: Python<'_>, runtime: &Runtime) -> RawResult<()> {
+    flush_corked(py, runtime)?;
+    if runtime.corked_late.with(py, |list| list.is_empty()) {
+        return Ok(());
+    }
+    flush_list(py, &runtime.corked_late)
+}
+
+/// Flushing may call the protocol, which may write: the list is emptied from its end until nothing is left. A `KeyboardInterrupt`
+/// leaves the rest in the list, for the next turn.
+fn flush_list(py: Python<'_>, list: &GilCell<Vec<Obj>>) -> RawResult<()> {
+    while let Some(object) = list.with(py, Vec::pop) {
+        let object = object.borrow(py);
+        if let Ok(transport) = object.cast::<StreamTransport>() {
+            flush(&transport)?;
+        }
+    }
+    Ok(())
+}
+
+/// Sends at once, or has the transport flushed when the entry ends. Then asks the protocol to pause if it is too much.
+fn leave_or_cork(this: &Bound<'_, StreamTransport>) -> RawResult<()> {
+    let py = this.py();
+    let transport = this.get();
+    let queued = transport.queued_bytes.get();
+    if transport.waits_for_writable.get() {
+        return pause_if_above(this);
+    }
+    let runtime = &transport.runtime;
+    if queued >= LARGE_WRITE_BYTES
+        || runtime.scheduler.running_thread.get() == 0
+        || transport.flow.with(py, |flow| queued > flow.limits().1)
+    {
+        flush(this)?;
+        return pause_if_above(this);
+    }
+    if !transport.in_corked_list.replace(true) {
+        let list = if transport.flushed_in_turn.get() == runtime.turn.get() {
+            &runtime.corked_late
+        } else {
+            &runtime.corked
+        };
+        let object = Obj::from_any(this.as_any());
+        list.with(py, |list| list.push(object));
+    }
+    Ok(())
+}
+
+/// Gives the kernel what is corked, unless it still owes us readiness.
+pub(super) fn flush(this: &Bound<'_, StreamTransport>) -> RawResult<()> {
+    let transport = this.get();
+    transport.in_corked_list.set(false);
+    if transport.waits_for_writable.get() || transport.queued_bytes.get() == 0 {
+        return Ok(());
+    }
+    transport.flushed_in_turn.set(transport.runtime.turn.get());
+    match transport.send_queued(this.py()) {
+        Ok(Sent::Everything) => {
+            // Written while closing: that was the last of it.
+            if transport.closing.get() && transport.conn_lost.get() == 0 {
+                stream::schedule_connection_lost(this, None);
+            }
+            Ok(())
+        }
+        Ok(Sent::Part) => {
+            transport.waits_for_writable.set(true);
+            stream::update_interest(this)
+        }
+        Err(error) => stream::fatal_error(this, errors::os_error(this.py(), &error), WRITE_FAILED),
+    }
+}
+
+/// The kernel takes bytes again.
+pub(super) fn write_ready(this: &Bound<'_, StreamTransport>) -> RawResult<()> {
+    let py = this.py();
+    let transport = this.get();
+    if transport.conn_lost.get() > 0 {
+        return Ok(());
+    }
+    match transport.send_queued(py) {
+        Ok(sent) => {
+            if matches!(sent, Sent::Everything) {
+                transport.waits_for_writable.set(false);
+            }
+        }
+        Err(error) => return stream::fatal_error(this, errors::os_error(py, &error), WRITE_FAILED),
+    }
+    resume_if_below(this)?; // may write more
+    if transport.conn_lost.get() > 0 {
+        return Ok(());
+    }
+    if transport.queued_bytes.get() > 0 {
+        return stream::update_interest(this);
+    }
+    if transport.closing.get() {
+        stream::schedule_connection_lost(this, None);
+        return Ok(());
+    }
+    if transport.eof_written.get()
+        && let Err(error) = transport.runtime.driver.shutdown_write(transport.fd)
+    {
+        return stream::fatal_error(this, errors::os_error(py, &error), WRITE_FAILED);
+    }
+    stream::update_interest(this)
+}
+
+enum Sent {
+    Everything,
+    Part,
+}
+
+impl StreamTransport {
+    /// Offers all that waits to the kernel. `Part`: it took no more.
+    fn send_queued(&self, py: Python<'_>) -> io::Result<Sent> {
+        let driver = &self.runtime.driver;
+        if self.queue.with(py, |queue| {
+            queue.as_ref().is_none_or(|queue| queue.is_empty())
+        }) {
+            let Some(object) = self.corked.take() else {
+                return Ok(Sent::Everything);
+            };
+            let Ok(chunk) = Bytes::from_obj(object) else {
+                return Ok(Sent::Everything);
+            };
+            let len = chunk.as_ref().len();
+            let taken = taken(driver.send(self.fd, chunk.as_ref()))?;
+            self.queued_bytes.set(self.queued_bytes.get() - taken);
+            if taken == len {
+                return Ok(Sent::Everything);
+            }
+            self.queue.with(py, |queue| {
+                queue.get_or_insert_default().push_from(chunk, taken)
+            });
+            return Ok(Sent::Part);
+        }
+        loop {
+            // Chunks that are gone are dropped when the cell is closed again.
+            let mut gone = Vec::new();
+            let (offered, taken) = self.queue.with(py, |queue| {
+                let Some(queue) = queue else {
+                    return (0, Ok(0));
+                };
+                let slices = queue.io_slices(IO_SLICES_MAX);
+                let offered: usize = slices.iter().map(|slice| slice.len()).sum();
+                let sent = match &slices[..] {
+                    [one] => driver.send(self.fd, one),
+                    several => driver.send_vectored(self.fd, several),
+                };
+                let taken = taken(sent);
+                if let Ok(count) = &taken {
+                    queue.consume_with(*count, |chunk| gone.push(chunk));
+                }
+                (offered, taken)
+            });
+            drop(gone);
+            let taken = taken?;
+            self.queued_bytes.set(self.queued_bytes.get() - taken);
+            if self.queued_bytes.get() == 0 {
+                return Ok(Sent::Everything);
+            }
+            if taken < offered {
+                return Ok(Sent::Part);
+            }
+        }
+    }
+
+    /// Forgets what waits; the references are dropped when no cell is open.
+    pub(super) fn discard_queue(&self, py: Python<'_>) {
+        self.queued_bytes.set(0);
+        let queue = self.queue.with(py, Option::take);
+        let corked = self.corked.take();
+        drop((queue, corked));
+    }
+}
+
+/// "Not now" is nothing taken.
+fn taken(sent: io::Result<usize>) -> io::Result<usize> {
+    match sent {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+            ) =>
+        {
+            Ok(0)
+        }
+        other => other,
+    }
+}
+
+fn enqueue(py: Python<'_>, transport: &StreamTransport, chunk: Bytes) {
+    transport
+        .queued_bytes
+        .set(transport.queued_bytes.get() + chunk.as_ref().len());
+    let alone = transport.corked.is_none()
+        && transport.queue.with(py, |queue| {
+            queue.as_ref().is_none_or(|queue| queue.is_empty())
+        });
+    if alone {
+        transport.corked.set(Some(chunk.into_obj()));
+        return;
+    }
+    let first = transport
+        .corked
+        .take()
+        .and_then(|object| Bytes::from_obj(object).ok());
+    transport.queue.with(py, |queue| {
+        let queue = queue.get_or_insert_default();
+        if let Some(first) = first {
+            queue.push(first);
+        }
+        queue.push(chunk);
+    });
+}
+
+/// Mutable data: what is large and has nothing before it is offered to the kernel from where it lies; what is left over
+/// (or everything, if it is to be corked) comes back as a copy.
+fn send_borrowed(this: &Bound<'_, StreamTransport>, data: &Obj) -> RawResult<Option<Bytes>> {
+    let py = this.py();
+    let transport = this.get();
+    let nothing_waits = transport.queued_bytes.get() == 0;
+    let sent = bytes::with_buffer(py, data, |memory| {
+        if memory.len() < LARGE_WRITE_BYTES || !nothing_waits {
+            return Ok((Ok(0), Some(Bytes::copy(py, memory)?)));
+        }
+        let count = match taken(transport.runtime.driver.send(transport.fd, memory)) {
+            Ok(count) => count,
+            Err(error) => return Ok((Err(error), None)),
+        };
+        let rest = &memory[count..];
+        Ok((
+            Ok(count),
+            if rest.is_empty() {
+                None
+            } else {
+                Some(Bytes::copy(py, rest)?)
+            },
+        ))
+    });
+    match sent {
+        Ok(outcome) => {
+            let (sent, rest) = outcome?;
+            if let Err(error) = sent {
+                stream::fatal_error(this, errors::os_error(py, &error), WRITE_FAILED)?;
+                return Ok(None);
+            }
+            Ok(rest)
+        }
+        Err(raised) => {
+            let err = raised.fetch(py);
+            if err.is_instance_of::<PyBufferError>(py) {
+                // Not contiguous: `bytes` puts it together.
+                return Bytes::from_buffer(py, data).map(Some);
+            }
+            Err(Raised::from_err(py, err))
+        }
+    }
+}
+
+// Flow control
+
+pub(super) fn pause_if_above(this: &Bound<'_, StreamTransport>) -> RawResult<()> {
+    let py = this.py();
+    let transport = this.get();
+    if transport.conn_lost.get() > 0 {
+        return Ok(());
+    }
+    match transport
+        .flow
+        .with(py, |flow| flow.grown(transport.queued_bytes.get()))
+    {
+        Some(change) => tell(this, change, false),
+        None => Ok(()),
+    }
+}
+
+fn resume_if_below(this: &Bound<'_, StreamTransport>) -> RawResult<()> {
+    let py = this.py();
+    let transport = this.get();
+    match transport
+        .flow
+        .with(py, |flow| flow.shrunk(transport.queued_bytes.get()))
+    {
+        Some(change) => tell(this, change, true),
+        None => Ok(()),
+    }
+}
+
+/// An exception there is reported, and the connection goes on: asyncio's behaviour.
+fn tell(this: &Bound<'_, StreamTransport>, change: FlowChange, in_context: bool) -> RawResult<()> {
+    let py = this.py();
+    let transport = this.get();
+    let Some(protocol) = transport.protocol.get() else {
+        return Ok(());
+    };
+    let (name, failure) = match change {
+        FlowChange::Pause => (&PAUSE_WRITING, "protocol.pause_writing() failed"),
+        FlowChange::Resume => (&RESUME_WRITING, "protocol.resume_writing() failed"),
+    };
+    let called = if in_context {
+        transport.in_context(py, || call::method(py, &protocol, name, &[]))
+    } else {
+        call::method(py, &protocol, name, &[])
+    };
+    match called {
+        Ok(_) => Ok(()),
+        Err(raised) => {
+            let err = raised.fetch(py);
+            stream::report(this, err, failure)
+        }
+    }
+}
+
+// Refusals
+
+fn refuse_after_eof(
+    py: Python<'_>,
+    transport: &StreamTransport,
+    text: &'static str,
+) -> RawResult<()> {
+    if transport.eof_written.get() {
+        return Err(Raised::from_err(py, PyRuntimeError::new_err(text)));
+    }
+    Ok(())
+}
+
+/// Whether the connection is gone; then the write is counted, and from some number on told.
+fn is_lost(py: Python<'_>, transport: &StreamTransport) -> RawResult<bool> {
+    let count = transport.conn_lost.get();
+    if count == 0 {
+        return Ok(false);
+    }
+    transport.conn_lost.set(count.saturating_add(1));
+    if count >= SILENT_WRITES_AFTER_LOSS {
+        let warned = log::logger(py).and_then(|logger| {
+            logger.call_method1("warning", ("socket.send() raised exception.",))
+        });
+        to_raw(py, warned)?;
+    }
+    Ok(true)
+}
+
+#[cold]
+fn wrong_type(py: Python<'_>, data: &Obj) -> Raised {
+    let class: Bound<'_, PyType> = data.borrow(py).get_type();
+    let text = match class.name().and_then(|name| name.repr()) {
+        Ok(name) => format!("data argument must be {}, not {name}", compat::WRITE_WANTS),
+        Err(err) => return Raised::from_err(py, err),
+    };
+    Raised::from_err(py, PyTypeError::new_err(text))
+}
