@@ -8,12 +8,18 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
 
 use super::watchers::{self, Side};
-use super::{Arguments, Loop, debug, exceptions, executor, run, signals};
+use super::{Arguments, Loop, connect, debug, exceptions, executor, resolve, run, serve, signals};
 use crate::raw::instance::Visitor;
 use crate::raw::obj::Obj;
 
 /// asyncio's default for `loop.slow_callback_duration`, in seconds.
 const SLOW_CALLBACK_SECONDS: f64 = 0.1;
+
+/// `socket.AI_PASSIVE`
+const AI_PASSIVE: i32 = 1;
+
+/// A keyword that may be absent or `None`.
+type Given<'a, 'py> = Option<&'a Bound<'py, PyAny>>;
 
 #[pymethods]
 impl Loop {
@@ -146,6 +152,156 @@ impl Loop {
         Ok(executor::shutdown_default_executor(slf, timeout)?
             .into_bound(py)
             .unbind())
+    }
+
+    // Connections
+
+    /// Connect to a host and port (or take a connected sock): gives (transport, protocol).
+    #[pyo3(signature = (protocol_factory, host=None, port=None, *, ssl=None, family=0, proto=0, flags=0, sock=None,
+                        local_addr=None, server_hostname=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None,
+                        happy_eyeballs_delay=None, interleave=None, all_errors=false))]
+    #[expect(clippy::too_many_arguments, reason = "asyncio's signature")]
+    fn create_connection(
+        slf: &Bound<'_, Self>,
+        protocol_factory: &Bound<'_, PyAny>,
+        host: Given<'_, '_>,
+        port: Given<'_, '_>,
+        ssl: Given<'_, '_>,
+        family: i32,
+        proto: i32,
+        flags: i32,
+        sock: Given<'_, '_>,
+        local_addr: Given<'_, '_>,
+        server_hostname: Given<'_, '_>,
+        ssl_handshake_timeout: Given<'_, '_>,
+        ssl_shutdown_timeout: Given<'_, '_>,
+        happy_eyeballs_delay: Given<'_, '_>,
+        interleave: Given<'_, '_>,
+        all_errors: bool,
+    ) -> PyResult<Py<PyAny>> {
+        let arguments = connect::Connect {
+            protocol_factory: Obj::from_any(protocol_factory),
+            host: host.map(Obj::from_any),
+            port: port.map(Obj::from_any),
+            ssl: ssl.map(Obj::from_any),
+            family,
+            proto,
+            flags,
+            sock: sock.map(Obj::from_any),
+            local_addr: local_addr.map(Obj::from_any),
+            server_hostname: server_hostname.map(Obj::from_any),
+            ssl_handshake_timeout: ssl_handshake_timeout.map(Obj::from_any),
+            ssl_shutdown_timeout: ssl_shutdown_timeout.map(Obj::from_any),
+            happy_eyeballs_delay: happy_eyeballs_delay.map(Obj::from_any),
+            interleave: interleave.map(Obj::from_any),
+            all_errors,
+        };
+        let py = slf.py();
+        connect::create_connection(py, Loop::runtime_ref(slf), arguments)
+            .map(|made| to_python(py, Some(made)))
+    }
+
+    /// Make a transport and a protocol for a connection that the program accepted itself.
+    #[pyo3(signature = (protocol_factory, sock, *, ssl=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None))]
+    fn connect_accepted_socket(
+        slf: &Bound<'_, Self>,
+        protocol_factory: &Bound<'_, PyAny>,
+        sock: &Bound<'_, PyAny>,
+        ssl: Given<'_, '_>,
+        ssl_handshake_timeout: Given<'_, '_>,
+        ssl_shutdown_timeout: Given<'_, '_>,
+    ) -> PyResult<Py<PyAny>> {
+        let arguments = connect::Accepted {
+            protocol_factory: Obj::from_any(protocol_factory),
+            sock: Obj::from_any(sock),
+            ssl: ssl.map(Obj::from_any),
+            ssl_handshake_timeout: ssl_handshake_timeout.map(Obj::from_any),
+            ssl_shutdown_timeout: ssl_shutdown_timeout.map(Obj::from_any),
+        };
+        let py = slf.py();
+        connect::connect_accepted_socket(py, Loop::runtime_ref(slf), arguments)
+            .map(|made| to_python(py, Some(made)))
+    }
+
+    /// Listen on host (one, several, or None: every interface) and port, or on sock: gives a Server.
+    #[pyo3(signature = (protocol_factory, host=None, port=None, *, family=0, flags=AI_PASSIVE, sock=None, backlog=100,
+                        ssl=None, reuse_address=None, reuse_port=None, keep_alive=None, ssl_handshake_timeout=None,
+                        ssl_shutdown_timeout=None, start_serving=true))]
+    #[expect(clippy::too_many_arguments, reason = "asyncio's signature")]
+    fn create_server(
+        slf: &Bound<'_, Self>,
+        protocol_factory: &Bound<'_, PyAny>,
+        host: Given<'_, '_>,
+        port: Given<'_, '_>,
+        family: i32,
+        flags: i32,
+        sock: Given<'_, '_>,
+        backlog: i32,
+        ssl: Given<'_, '_>,
+        reuse_address: Given<'_, '_>,
+        reuse_port: Given<'_, '_>,
+        keep_alive: Given<'_, '_>,
+        ssl_handshake_timeout: Given<'_, '_>,
+        ssl_shutdown_timeout: Given<'_, '_>,
+        start_serving: bool,
+    ) -> PyResult<Py<PyAny>> {
+        let truthy = |value: Given<'_, '_>| value.map(|value| value.is_truthy()).transpose();
+        let arguments = serve::Serve {
+            protocol_factory: Obj::from_any(protocol_factory),
+            host: host.map(Obj::from_any),
+            port: port.map(Obj::from_any),
+            family,
+            flags,
+            sock: sock.map(Obj::from_any),
+            backlog,
+            ssl: ssl.map(Obj::from_any),
+            reuse_address: truthy(reuse_address)?,
+            reuse_port: truthy(reuse_port)?.unwrap_or(false),
+            keep_alive: truthy(keep_alive)?.unwrap_or(false),
+            ssl_handshake_timeout: ssl_handshake_timeout.map(Obj::from_any),
+            ssl_shutdown_timeout: ssl_shutdown_timeout.map(Obj::from_any),
+            start_serving,
+        };
+        let py = slf.py();
+        serve::create_server(py, Loop::runtime_ref(slf), arguments)
+            .map(|made| to_python(py, Some(made)))
+    }
+
+    /// The addresses of a host and port, as socket.getaddrinfo() gives them.
+    #[pyo3(signature = (host, port, *, family=0, r#type=0, proto=0, flags=0))]
+    #[expect(clippy::too_many_arguments, reason = "asyncio's signature")]
+    fn getaddrinfo(
+        slf: &Bound<'_, Self>,
+        host: &Bound<'_, PyAny>,
+        port: &Bound<'_, PyAny>,
+        family: i32,
+        r#type: i32,
+        proto: i32,
+        flags: i32,
+    ) -> PyResult<Py<PyAny>> {
+        let question = resolve::Question {
+            host: Obj::from_any(host),
+            port: Obj::from_any(port),
+            family,
+            socktype: r#type,
+            protocol: proto,
+            flags,
+        };
+        let py = slf.py();
+        resolve::getaddrinfo(py, Loop::runtime_ref(slf), question)
+            .map(|made| to_python(py, Some(made)))
+    }
+
+    /// Host and service of an address, as socket.getnameinfo() gives them.
+    #[pyo3(signature = (sockaddr, flags=0))]
+    fn getnameinfo(
+        slf: &Bound<'_, Self>,
+        sockaddr: &Bound<'_, PyAny>,
+        flags: i32,
+    ) -> PyResult<Py<PyAny>> {
+        let py = slf.py();
+        resolve::getnameinfo(py, Loop::runtime_ref(slf), Obj::from_any(sockaddr), flags)
+            .map(|made| to_python(py, Some(made)))
     }
 
     // Readers, writers, signals

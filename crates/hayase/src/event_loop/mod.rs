@@ -7,13 +7,16 @@
 //! - What runs belongs to the thread in `run_forever`; other threads use `call_soon_threadsafe`.
 //! - Nothing here keeps a cell open while Python code runs.
 
+mod connect;
 mod debug;
 mod dispatch;
 mod exceptions;
 mod executor;
 mod methods;
+mod resolve;
 mod run;
 mod schedule;
+mod serve;
 mod signals;
 mod turn;
 mod watchers;
@@ -90,6 +93,11 @@ impl Loop {
         RuntimeRef::new(this, |event_loop: &Loop| &event_loop.runtime)
     }
 
+    /// What transports and native coroutines keep.
+    pub(crate) fn runtime_ref(this: &Bound<'_, Loop>) -> RuntimeRef {
+        RuntimeRef::new(this, |event_loop| &event_loop.runtime)
+    }
+
     fn cells(&self) -> [&ObjCell; 6] {
         [
             &self.slow_callback_duration,
@@ -117,6 +125,9 @@ pub(crate) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
     loop_ref::set_finder(find_scheduler);
     module.add_class::<Loop>()?;
     module.add_class::<watchers::Watcher>()?;
+    module.add_class::<connect::Attempt>()?;
+    module.add_class::<connect::ConnectedSocket>()?;
+    resolve::init(py)?;
     schedule::add_methods(py)?;
     module.add_function(wrap_pyfunction!(run::_run_until_complete_cb, module)?)
 }

@@ -32,6 +32,7 @@ pub(crate) const CREATE_TASK_PASSES_KEYWORDS: bool = cfg!(Py_3_14);
 
 /// The exception handler runs in the context of the task, future or handle that failed.
 pub(crate) const EXCEPTION_HANDLER_RUNS_IN_CONTEXT: bool = cfg!(Py_3_12);
+
 /// Clears the weak references to a dying object, if there are any.
 ///
 /// # Safety
