@@ -269,7 +269,6 @@ impl Loop {
 
     /// The addresses of a host and port, as socket.getaddrinfo() gives them.
     #[pyo3(signature = (host, port, *, family=0, r#type=0, proto=0, flags=0))]
-    #[expect(clippy::too_many_arguments, reason = "asyncio's signature")]
     fn getaddrinfo(
         slf: &Bound<'_, Self>,
         host: &Bound<'_, PyAny>,

@@ -6,7 +6,7 @@
 
 use std::io;
 
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 
 use super::stream::{self, StreamTransport};
@@ -120,7 +120,14 @@ fn read_into(this: &Bound<'_, StreamTransport>, protocol: &Obj) -> RawResult<()>
     let count = match received {
         Ok(Ok(count)) => count,
         Ok(Err(error)) => return read_failed(this, &error),
-        Err(raised) => return failed(this, raised, READ_FAILED),
+        Err(raised) => {
+            drop(raised.fetch(py));
+            let text = format!(
+                "recv_into() argument 1 must be read-write bytes-like object, not {}",
+                to_raw(py, buffer.borrow(py).get_type().name())?
+            );
+            return stream::fatal_error(this, PyTypeError::new_err(text), READ_FAILED);
+        }
     };
     drop(buffer);
     if count == 0 {

@@ -358,7 +358,7 @@ impl Server {
         let py = slf.py();
         Ok(format!(
             "<Server sockets={}>",
-            slf.get()._sockets(py)?.bind(py).repr()?
+            slf.get().sockets(py)?.repr()?
         ))
     }
 

@@ -13,7 +13,7 @@
 
 use std::io;
 
-use driver::{FlowChange, IO_SLICES_MAX, WriteQueue};
+use driver::{FlowChange, IO_SLICES_MAX};
 use pyo3::exceptions::{PyBufferError, PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::PyType;
@@ -412,8 +412,8 @@ fn send_borrowed(this: &Bound<'_, StreamTransport>, data: &Obj) -> RawResult<Opt
         Err(raised) => {
             let err = raised.fetch(py);
             if err.is_instance_of::<PyBufferError>(py) {
-                // Not contiguous: `bytes` puts it together.
-                return Bytes::from_buffer(py, data).map(Some);
+                // Not contiguous: the system call would refuse it, and asyncio ends the connection then.
+                return stream::fatal_error(this, err, WRITE_FAILED).map(|()| None);
             }
             Err(Raised::from_err(py, err))
         }
