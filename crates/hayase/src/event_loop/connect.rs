@@ -286,8 +286,10 @@ async fn race(
         }
         let keywords = pyo3::types::PyDict::new(py);
         keywords.set_item("loop", co.event_loop().borrow(py))?;
-        let race =
-            imports::staggered_race(py)?.call((attempts, delay.borrow(py)), Some(&keywords))?;
+        let race = py
+            .import("asyncio.staggered")?
+            .getattr("staggered_race")?
+            .call((attempts, delay.borrow(py)), Some(&keywords))?;
         Ok::<_, PyErr>(Obj::from_bound(race))
     })?;
     let outcome = co.wait_for(race).await?;

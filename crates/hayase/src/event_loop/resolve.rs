@@ -354,6 +354,10 @@ pub(super) async fn resolve(
     let found = co.wait_for(lookup).await?;
     Python::attach(|py| {
         let mut infos = Vec::new();
+        // A replaced getaddrinfo may say None for nothing.
+        if !found.borrow(py).is_truthy()? {
+            return Ok(infos);
+        }
         for info in found.borrow(py).try_iter()? {
             let (family, socktype, protocol, canonname, address): (
                 c_int,

@@ -53,7 +53,6 @@ imports! {
     discard_from_awaited_by = "_asyncio"."future_discard_from_awaited_by";
     gai_error = "socket"."gaierror";
     exception_group = "builtins"."ExceptionGroup";
-    staggered_race = "asyncio.staggered"."staggered_race";
     transport_class = "asyncio.transports"."Transport";
     buffered_protocol_class = "asyncio.protocols"."BufferedProtocol";
     transport_socket_class = "asyncio.trsock"."TransportSocket";
