@@ -14,7 +14,7 @@ RUN     := PYTHONPATH=python $(PY)
 export PYO3_BUILD_EXTENSION_MODULE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help develop build test test-rust test-python cpython test-all bench lint fmt docs clean interpreter
+.PHONY: help develop build test test-rust miri loom test-python cpython test-all bench lint fmt docs clean interpreter
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,14 @@ test: test-rust test-python ## all tests of the project: cargo's, then pytest's
 
 test-rust: ## the tests of the Rust crates that need no Python
 	cargo test --locked --workspace --exclude hayase
+
+miri: ## the driver's tests under Miri, which finds undefined behaviour; needs a nightly toolchain with miri
+	MIRIFLAGS=-Zmiri-disable-isolation CARGO_TARGET_DIR=target/miri \
+	  cargo +nightly miri test --locked --package hayase-driver --lib --test timer_model --test buffer_model --test contract
+
+loom: ## the waker under loom, which tries every interleaving
+	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom \
+	  cargo test --locked --release --package hayase-driver --lib waker
 
 test-python: develop $(ENV)/test.stamp ## pytest on a development build; k=name for a part
 	$(RUN) -m pytest $(if $(k),-k "$(k)") $(PYTEST_ARGS)
