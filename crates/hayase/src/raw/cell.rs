@@ -66,16 +66,6 @@ impl<T> GilCell<T> {
         f(unsafe { &mut *self.value.get() })
     }
 
-    /// For the collector's clear, which has no token to show: the value, and a default in its place.
-    pub(crate) fn take_for_clear(&self) -> T
-    where
-        T: Default,
-    {
-        assert!(!self.open.get(), "a cell was opened twice");
-        // SAFETY: nobody has it open; the GIL is held as for `with`.
-        std::mem::take(unsafe { &mut *self.value.get() })
-    }
-
     /// For the garbage collector's traverse only, which may run inside any allocation: `None` while the cell is open.
     pub(crate) fn peek<R>(&self, f: impl FnOnce(&T) -> R) -> Option<R> {
         if self.open.get() {
@@ -91,6 +81,53 @@ struct Close<'a>(&'a Cell<bool>);
 impl Drop for Close<'_> {
     fn drop(&mut self) {
         self.0.set(false);
+    }
+}
+
+/// A value that few objects have: one word, empty until it is asked for.
+pub(crate) struct BoxCell<T>(Cell<Option<Box<T>>>);
+
+// SAFETY: used only with the GIL held; every access is a move of one word.
+unsafe impl<T> Sync for BoxCell<T> {}
+// SAFETY: as above.
+unsafe impl<T> Send for BoxCell<T> {}
+
+impl<T: Default> BoxCell<T> {
+    pub(crate) const fn empty() -> Self {
+        BoxCell(Cell::new(None))
+    }
+
+    /// Runs `f` on the value, which is taken out meanwhile. `f` must not run Python code (see [`GilCell::with`]).
+    pub(crate) fn with<R>(&self, _py: Python<'_>, f: impl FnOnce(&mut T) -> R) -> R {
+        let mut value = self.0.take().unwrap_or_default();
+        let result = f(&mut value);
+        self.0.set(Some(value));
+        result
+    }
+
+    /// As [`BoxCell::with`], if there is a value.
+    #[inline]
+    pub(crate) fn with_existing<R>(
+        &self,
+        _py: Python<'_>,
+        f: impl FnOnce(&mut T) -> R,
+    ) -> Option<R> {
+        let mut value = self.0.take()?;
+        let result = f(&mut value);
+        self.0.set(Some(value));
+        Some(result)
+    }
+
+    pub(crate) fn take(&self) -> Option<Box<T>> {
+        self.0.take()
+    }
+
+    /// For the garbage collector's traverse only.
+    pub(crate) fn peek(&self, f: impl FnOnce(&T)) {
+        if let Some(value) = self.0.take() {
+            f(&value);
+            self.0.set(Some(value));
+        }
     }
 }
 

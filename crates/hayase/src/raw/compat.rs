@@ -144,3 +144,47 @@ pub(crate) const BIND_ERRORS_AS_OF_3_13: bool = cfg!(Py_3_13);
 
 /// `create_connection` that collected no error says so with a TimeoutError.
 pub(crate) const CONNECT_WITHOUT_ERRORS_TIMES_OUT: bool = cfg!(Py_3_14);
+
+/// Nothing but the base's own methods, all of which we override, fills the fields of `_asyncio.Future` and
+/// `_asyncio.Task`. (From 3.14 on `future_add_to_awaited_by` does.) Somebody who calls the base's `__init__` on an
+/// object of ours gets fields that the collector does not look into: at worst a leak.
+pub(crate) const BASE_STAYS_EMPTY: bool = cfg!(not(Py_3_14));
+
+/// Visits the instance dict.
+///
+/// # Safety
+/// Called by `tp_traverse` of `object` with its arguments; `offset` is its type's `tp_dictoffset`.
+pub(crate) unsafe fn visit_dict(
+    object: *mut ffi::PyObject,
+    offset: ffi::Py_ssize_t,
+    visit: ffi::visitproc,
+    arg: *mut std::ffi::c_void,
+) -> std::ffi::c_int {
+    #[cfg(Py_3_13)]
+    {
+        unsafe extern "C" {
+            fn PyObject_VisitManagedDict(
+                object: *mut ffi::PyObject,
+                visit: ffi::visitproc,
+                arg: *mut std::ffi::c_void,
+            ) -> std::ffi::c_int;
+        }
+        let _ = offset;
+        // SAFETY: the base's instances have a managed dict from 3.13 on; the function looks for itself.
+        unsafe { PyObject_VisitManagedDict(object, visit, arg) }
+    }
+    #[cfg(not(Py_3_13))]
+    {
+        if offset <= 0 {
+            return 0;
+        }
+        // SAFETY: before 3.13 the dict is a word of the struct, null or a live dict.
+        unsafe {
+            let dict = *object
+                .cast::<u8>()
+                .offset(offset)
+                .cast::<*mut ffi::PyObject>();
+            if dict.is_null() { 0 } else { visit(dict, arg) }
+        }
+    }
+}

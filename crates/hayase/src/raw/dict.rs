@@ -1,5 +1,6 @@
 //! The two operations on a dict that run per step.
 
+use pyo3::exceptions::PyKeyError;
 use pyo3::{Python, ffi};
 
 use super::obj::Obj;
@@ -16,17 +17,32 @@ pub(crate) fn set(_py: Python<'_>, dict: &Obj, key: &Obj, value: &Obj) -> RawRes
     }
 }
 
+/// `dict.setdefault(key, value)`: whether `value` is what stands there now.
+#[inline]
+pub(crate) fn set_if_missing(
+    _py: Python<'_>,
+    dict: &Obj,
+    key: &Obj,
+    value: &Obj,
+) -> RawResult<bool> {
+    // SAFETY: as in `set`; the answer is a borrowed reference that is only compared.
+    let standing = unsafe { ffi::PyDict_SetDefault(dict.as_ptr(), key.as_ptr(), value.as_ptr()) };
+    if standing.is_null() {
+        return Err(Raised);
+    }
+    Ok(value.is(standing))
+}
+
 /// `dict.pop(key, None)`
 #[inline]
-pub(crate) fn remove(_py: Python<'_>, dict: &Obj, key: &Obj) -> RawResult<()> {
-    // SAFETY: as in `set`; the key is known to be there when it is deleted, as nothing runs in between but its
-    // `__hash__` and `__eq__`, and then a KeyError is the right answer.
-    let status = unsafe {
-        match ffi::PyDict_Contains(dict.as_ptr(), key.as_ptr()) {
-            0 => 0,
-            1 => ffi::PyDict_DelItem(dict.as_ptr(), key.as_ptr()),
-            _ => -1,
-        }
-    };
-    if status < 0 { Err(Raised) } else { Ok(()) }
+pub(crate) fn remove(py: Python<'_>, dict: &Obj, key: &Obj) -> RawResult<()> {
+    // SAFETY: as in `set`.
+    if unsafe { ffi::PyDict_DelItem(dict.as_ptr(), key.as_ptr()) } == 0 {
+        return Ok(());
+    }
+    let err = Raised.fetch(py);
+    if err.is_instance_of::<PyKeyError>(py) {
+        return Ok(());
+    }
+    Err(Raised::from_err(py, err))
 }

@@ -309,17 +309,23 @@ pub(crate) unsafe extern "C" fn traverse_with_base<T: Data>(
     entry_infallible(0, |_py| {
         // SAFETY: the class has a base with its own traverse, and `this` is an instance of both.
         unsafe {
-            let base = (*T::class().type_ptr()).tp_base;
-            if let Some(base_traverse) = (*base).tp_traverse {
-                let stopped = base_traverse(this, visit, arg);
-                if stopped != 0 {
-                    return stopped;
-                }
-            }
+            let class = T::class().type_ptr();
+            let base = (*class).tp_base;
             let mut visitor = Visitor::slot(visit, arg);
-            // A static base (3.11) does not visit the type, for its own instances have no heap type.
-            if (*base).tp_flags & ffi::Py_TPFLAGS_HEAPTYPE == 0 {
-                visitor.ptr(ffi::Py_TYPE(this).cast());
+            if compat::BASE_STAYS_EMPTY {
+                // Two cache lines of nulls that every collection would touch.
+                visitor.ptr(class.cast());
+                visitor.stopped = visitor.stopped.max(compat::visit_dict(
+                    this,
+                    (*class).tp_dictoffset,
+                    visit,
+                    arg,
+                ));
+            } else {
+                let Some(base_traverse) = (*base).tp_traverse else {
+                    return 0;
+                };
+                visitor.stopped = base_traverse(this, visit, arg);
             }
             (*T::class().data(this)).visit(&mut visitor);
             visitor.stopped

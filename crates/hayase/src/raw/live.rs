@@ -12,7 +12,7 @@ use super::obj::Obj;
 struct Slab {
     /// An address, or (odd) twice the next free slot plus one.
     slots: Vec<usize>,
-    free: Option<usize>,
+    free: Option<u32>,
 }
 
 pub(crate) struct LiveSet(GilCell<Slab>);
@@ -29,26 +29,26 @@ impl LiveSet {
 
     /// The place of `object` from now on; it must be given back with [`LiveSet::leave`] before the object dies.
     #[inline]
-    pub(crate) fn enter(&self, py: Python<'_>, object: &Obj) -> usize {
+    pub(crate) fn enter(&self, py: Python<'_>, object: &Obj) -> u32 {
         let address = object.as_ptr() as usize;
         self.0.with(py, |slab| match slab.free {
             Some(place) => {
-                let next = slab.slots[place] >> 1;
-                slab.free = (next != END).then_some(next);
-                slab.slots[place] = address;
+                let next = slab.slots[place as usize] >> 1;
+                slab.free = (next != END).then_some(next as u32);
+                slab.slots[place as usize] = address;
                 place
             }
             None => {
                 slab.slots.push(address);
-                slab.slots.len() - 1
+                u32::try_from(slab.slots.len() - 1).expect("fewer than four milliard tasks")
             }
         })
     }
 
     #[inline]
-    pub(crate) fn leave(&self, py: Python<'_>, place: usize) {
+    pub(crate) fn leave(&self, py: Python<'_>, place: u32) {
         self.0.with(py, |slab| {
-            slab.slots[place] = slab.free.unwrap_or(END) << 1 | 1;
+            slab.slots[place as usize] = slab.free.map_or(END, |next| next as usize) << 1 | 1;
             slab.free = Some(place);
         });
     }

@@ -24,7 +24,7 @@ use crate::raw::{RawResult, call, compat, dict, exception, to_raw};
 pub(crate) enum Registration {
     None,
     /// Place in [`LIVE`].
-    Live(usize),
+    Live(u32),
     /// In the interpreter's list.
     Listed,
 }
@@ -53,8 +53,8 @@ pub(super) fn enter(py: Python<'_>, task: &Ref<TaskData>) -> RawResult<Entered> 
     };
     match scheduler.current.get() {
         Current::LeftStanding => set_current(py, &event_loop, Some(task.as_obj()))?,
-        // Whatever is there is not ours to overwrite: this checks.
-        Current::None | Current::Running => enter_or_leave(py, task, imports::enter_task(py))?,
+        // Whatever stands there is not ours to overwrite.
+        Current::None | Current::Running => enter_if_none(py, task, &event_loop)?,
     }
     scheduler.current.set(Current::Running);
     Ok(Entered::Ours)
@@ -93,6 +93,18 @@ pub(crate) fn leave_last(py: Python<'_>, scheduler: &Scheduler, event_loop: &Obj
     }
     scheduler.current.set(Current::None);
     set_current(py, event_loop, None)
+}
+
+/// As `_asyncio._enter_task`, which refuses while another task of the loop runs.
+#[inline]
+fn enter_if_none(py: Python<'_>, task: &Ref<TaskData>, event_loop: &Obj) -> RawResult<()> {
+    if compat::CURRENT_TASKS_IS_DICT {
+        let tasks = imports::raw(py, imports::current_tasks(py))?;
+        if dict::set_if_missing(py, &tasks, event_loop, task.as_obj())? {
+            return Ok(());
+        }
+    }
+    enter_or_leave(py, task, imports::enter_task(py))
 }
 
 fn enter_or_leave(

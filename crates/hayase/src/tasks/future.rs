@@ -18,7 +18,7 @@ use super::scheduler::LoopRef;
 use super::task::{self, TaskData};
 use crate::interop::imports;
 use crate::raw::call::{self, Name};
-use crate::raw::cell::{GilCell, GilValue, ObjCell};
+use crate::raw::cell::{BoxCell, GilValue, ObjCell};
 use crate::raw::fastcall::Args;
 use crate::raw::instance::{Class, Data, Ref, Visitor};
 use crate::raw::obj::Obj;
@@ -41,7 +41,7 @@ pub(crate) struct Core {
     waiter_context: ObjCell,
     /// The result, the exception, or (cancelled) the `CancelledError` that ended the task and is raised once.
     outcome: ObjCell,
-    rare: GilCell<Option<Box<Rare>>>,
+    rare: BoxCell<Rare>,
     state: GilValue<State>,
     /// Set by `__await__` just before the future is yielded, so that a task can tell `await` from `yield`.
     pub(super) blocking: GilValue<bool>,
@@ -113,7 +113,7 @@ impl Core {
             waiter: ObjCell::empty(),
             waiter_context: ObjCell::empty(),
             outcome: ObjCell::empty(),
-            rare: GilCell::new(None),
+            rare: BoxCell::empty(),
             state: GilValue::new(State::Pending),
             blocking: GilValue::new(false),
             log_traceback: GilValue::new(false),
@@ -205,9 +205,9 @@ impl Core {
         py: Python<'_>,
         field: impl FnOnce(&mut Rare) -> &mut Option<Obj>,
     ) -> Option<Obj> {
-        self.rare.with(py, |rare| {
-            rare.as_deref_mut().and_then(|rare| field(rare).clone())
-        })
+        self.rare
+            .with_existing(py, |rare| field(rare).clone())
+            .flatten()
     }
 
     fn set_rare(
@@ -216,12 +216,13 @@ impl Core {
         field: impl FnOnce(&mut Rare) -> &mut Option<Obj>,
         value: Option<Obj>,
     ) {
-        let before = self.rare.with(py, |rare| {
-            if value.is_none() && rare.is_none() {
-                return None;
-            }
-            std::mem::replace(field(rare.get_or_insert_default()), value)
-        });
+        let before = match value {
+            Some(value) => self.rare.with(py, |rare| field(rare).replace(value)),
+            None => self
+                .rare
+                .with_existing(py, |rare| field(rare).take())
+                .flatten(),
+        };
         drop(before);
     }
 
@@ -260,12 +261,12 @@ impl Core {
     #[inline]
     fn add_waiter(&self, py: Python<'_>, waiter: Waiter) {
         let crowded = self.waiter.is_some()
-            || self.rare.with(py, |rare| {
-                rare.as_ref().is_some_and(|rare| !rare.waiters.is_empty())
-            });
+            || self
+                .rare
+                .with_existing(py, |rare| !rare.waiters.is_empty())
+                .unwrap_or(false);
         if crowded {
-            self.rare
-                .with(py, |rare| rare.get_or_insert_default().waiters.push(waiter));
+            self.rare.with(py, |rare| rare.waiters.push(waiter));
             return;
         }
         match waiter {
@@ -285,9 +286,8 @@ impl Core {
 
     fn waiters(&self, py: Python<'_>) -> Vec<Waiter> {
         let mut all: Vec<Waiter> = self.first_waiter().into_iter().collect();
-        self.rare.with(py, |rare| {
-            all.extend(rare.iter().flat_map(|rare| rare.waiters.iter().cloned()))
-        });
+        self.rare
+            .with_existing(py, |rare| all.extend_from_slice(&rare.waiters));
         all
     }
 
@@ -309,9 +309,9 @@ impl Core {
             .waiter
             .take()
             .map(|what| Waiter::from_parts(what, self.waiter_context.take()));
-        let rest = self.rare.with(py, |rare| {
-            rare.as_mut().map(|rare| std::mem::take(&mut rare.waiters))
-        });
+        let rest = self
+            .rare
+            .with_existing(py, |rare| std::mem::take(&mut rare.waiters));
         if let Some(first) = first {
             self.notify(py, this, first)?;
         }
@@ -482,7 +482,6 @@ impl Core {
             visitor.cell(cell);
         }
         self.rare.peek(|rare| {
-            let Some(rare) = rare else { return };
             for waiter in &rare.waiters {
                 match waiter {
                     Waiter::Task(task) => visitor.obj(task),
@@ -509,7 +508,7 @@ impl Core {
         for cell in [&self.waiter, &self.waiter_context, &self.outcome] {
             cell.set(None);
         }
-        drop(self.rare.take_for_clear());
+        drop(self.rare.take());
         self.event_loop.clear();
     }
 
@@ -947,13 +946,9 @@ fn remove_done_callback<T: HasCore>(
         core.waiter_context.set(None);
         removed.push(first);
     }
-    core.rare.with(py, |rare| {
-        if let Some(rare) = rare {
-            removed.extend(
-                rare.waiters
-                    .extract_if(.., |stored| matched.iter().any(|waiter| waiter.is(stored))),
-            );
-        }
+    core.rare.with_existing(py, |rare| {
+        let is_matched = |stored: &mut Waiter| matched.iter().any(|waiter| waiter.is(stored));
+        removed.extend(rare.waiters.extract_if(.., is_matched));
     });
     to_raw(py, removed.len().into_pyobject(py).map_err(PyErr::from)).map(Obj::from_bound)
 }
