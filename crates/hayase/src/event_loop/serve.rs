@@ -77,7 +77,7 @@ async fn serve(co: Co, arguments: Serve) -> PyResult<Obj> {
             arguments.ssl.clone(),
             arguments.backlog,
         );
-        let server = Bound::new(py, server)?;
+        let server = server::make(py, server)?;
         if arguments.start_serving {
             server::begin_serving(&server)?;
         }

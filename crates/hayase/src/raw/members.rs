@@ -1,4 +1,4 @@
-//! A set of objects that does not keep them alive: the connections of a server.
+//! A set of objects that does not keep them alive: what a loop has to close in the end.
 //!
 //! A weak reference and a place in a `WeakSet` would cost each connection some 150 bytes. Here a member holds a
 //! [`Membership`] inside its own memory, which takes it out of the set when it is dropped.
@@ -57,10 +57,6 @@ impl Members {
             slab: Rc::clone(&self.0),
             index,
         }
-    }
-
-    pub(crate) fn len(&self, py: Python<'_>) -> usize {
-        self.0.with(py, |slab| slab.places.len() - slab.free.len())
     }
 
     /// The members that live now.

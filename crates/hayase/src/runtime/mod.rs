@@ -19,6 +19,7 @@ use pyo3::Python;
 use crate::raw::cell::{GilCell, GilValue};
 use crate::raw::field_ref::FieldRef;
 use crate::raw::instance::Visitor;
+use crate::raw::members::Members;
 use crate::raw::obj::Obj;
 use crate::tasks::scheduler::Scheduler;
 use slots::{SlotKind, Slots};
@@ -39,6 +40,8 @@ pub(crate) struct Runtime {
     pub(crate) corked: GilCell<Vec<Obj>>,
     /// Transports that were flushed in this turn already; the rest leaves when the turn ends.
     pub(crate) corked_late: GilCell<Vec<Obj>>,
+    /// Transports and servers whose descriptors are open, watched or not; they do not live through this.
+    pub(crate) open: Members,
     /// Threads for lookups of names; made when the first one is asked for.
     pub(crate) blocking: GilCell<Option<BlockingPool>>,
     /// Number of the turn that runs; `event_loop/turn.rs` counts it up (wrapping) when a turn begins. Starts at 1: a
@@ -55,6 +58,7 @@ impl Runtime {
             scratch: GilCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
             corked: GilCell::new(Vec::new()),
             corked_late: GilCell::new(Vec::new()),
+            open: Members::new(),
             blocking: GilCell::new(None),
             turn: GilValue::new(1),
         }

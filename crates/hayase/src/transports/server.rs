@@ -26,7 +26,7 @@ use crate::raw::cell::{GilCell, GilValue, ObjCell};
 use crate::raw::compat;
 use crate::raw::context;
 use crate::raw::instance::Visitor;
-use crate::raw::members::{Members, Membership};
+use crate::raw::members::Membership;
 use crate::raw::obj::Obj;
 use crate::raw::{RawResult, to_py, to_raw};
 use crate::runtime::slots::SlotKind;
@@ -58,7 +58,10 @@ pub(crate) struct Server {
     /// Futures of `wait_closed()`; `None` when they were woken for good.
     waiters: GilCell<Option<Vec<Obj>>>,
     serving_forever: ObjCell,
-    clients: Members,
+    /// Connections that are open.
+    clients: GilValue<usize>,
+    /// Of the runtime's list of what is open.
+    membership: GilCell<Option<Membership>>,
 }
 
 impl Server {
@@ -79,21 +82,43 @@ impl Server {
             serving: GilValue::new(false),
             waiters: GilCell::new(Some(Vec::new())),
             serving_forever: ObjCell::empty(),
-            clients: Members::new(),
+            clients: GilValue::new(0),
+            membership: GilCell::new(None),
         }
     }
 
-    pub(super) fn attach(&self, py: Python<'_>, transport: &Obj) -> Membership {
-        self.clients.join(py, transport)
+    pub(super) fn client_came(&self) {
+        self.clients.set(self.clients.get() + 1);
     }
 
-    /// A connection has left `clients`.
     pub(super) fn client_left(&self, py: Python<'_>) -> PyResult<()> {
-        if self.clients.len(py) == 0 && self.is_closed(py) {
+        self.clients.set(self.clients.get().saturating_sub(1));
+        if self.clients.get() == 0 && self.is_closed(py) {
             self.wake_up(py)
         } else {
             Ok(())
         }
+    }
+
+    /// For a loop that is closed.
+    pub(super) fn close_with_the_loop(&self, py: Python<'_>) -> PyResult<()> {
+        // Nobody is woken by a loop that never runs again.
+        drop(self.waiters.with(py, |waiters| waiters.replace(Vec::new())));
+        drop(self.serving_forever.take());
+        self.close(py)
+    }
+
+    /// The connections that live now.
+    fn clients(this: &Bound<'_, Server>) -> Vec<Obj> {
+        let py = this.py();
+        let server = Obj::from_any(this.as_any());
+        let mut open = this.get().runtime.open.list(py);
+        open.retain(|object| {
+            let object = object.borrow(py);
+            let transport = object.cast::<stream::StreamTransport>();
+            transport.is_ok_and(|transport| transport.get().is_client_of(&server))
+        });
+        open
     }
 
     fn is_closed(&self, py: Python<'_>) -> bool {
@@ -110,6 +135,18 @@ impl Server {
     fn python_sockets(&self, py: Python<'_>) -> Option<Vec<Obj>> {
         self.sockets.with(py, |sockets| sockets.clone())
     }
+}
+
+/// The server object; the loop closes it if nobody else does.
+pub(crate) fn make(py: Python<'_>, server: Server) -> PyResult<Bound<'_, Server>> {
+    let server = Bound::new(py, server)?;
+    let object = Obj::from_any(server.as_any());
+    let membership = server.get().runtime.open.join(py, &object);
+    server
+        .get()
+        .membership
+        .with(py, |place| *place = Some(membership));
+    Ok(server)
 }
 
 /// `listen()` on every socket, and accept from now on.
@@ -186,24 +223,24 @@ impl Server {
         if let Some(future) = self.serving_forever.take() {
             future.borrow(py).call_method0("cancel")?;
         }
-        if self.clients.len(py) == 0 {
+        if self.clients.get() == 0 {
             self.wake_up(py)?;
         }
         failure.map_or(Ok(()), Err)
     }
 
     /// Close every connection, sending what is buffered.
-    fn close_clients(&self, py: Python<'_>) -> PyResult<()> {
-        for client in self.clients.list(py) {
-            client.borrow(py).call_method0("close")?;
+    fn close_clients(slf: &Bound<'_, Self>) -> PyResult<()> {
+        for client in Server::clients(slf) {
+            client.borrow(slf.py()).call_method0("close")?;
         }
         Ok(())
     }
 
     /// Close every connection at once.
-    fn abort_clients(&self, py: Python<'_>) -> PyResult<()> {
-        for client in self.clients.list(py) {
-            client.borrow(py).call_method0("abort")?;
+    fn abort_clients(slf: &Bound<'_, Self>) -> PyResult<()> {
+        for client in Server::clients(slf) {
+            client.borrow(slf.py()).call_method0("abort")?;
         }
         Ok(())
     }
@@ -261,13 +298,13 @@ impl Server {
                 let outcome = co.wait_for(future).await;
                 let cancelled = Python::attach(|py| {
                     let object = this.borrow(py);
-                    let server = object.cast::<Server>()?.get();
-                    drop(server.serving_forever.take());
+                    let server = object.cast::<Server>()?;
+                    drop(server.get().serving_forever.take());
                     match &outcome {
                         Err(err) if err.is_instance(py, imports::cancelled_error(py)?) => {
-                            server.close(py)?;
+                            server.get().close(py)?;
                             if compat::SERVE_FOREVER_CLOSES_CLIENTS {
-                                server.close_clients(py)?;
+                                Server::close_clients(&server)?;
                             }
                             Ok::<bool, PyErr>(true)
                         }
@@ -402,14 +439,15 @@ impl Server {
     }
 
     #[getter]
-    fn _active_count(&self, py: Python<'_>) -> usize {
-        self.clients.len(py)
+    fn _active_count(&self) -> usize {
+        self.clients.get()
     }
 
     #[getter]
-    fn _clients<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+    fn _clients<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
         let set = imports::weak_set(py)?.call0()?;
-        for client in self.clients.list(py) {
+        for client in Server::clients(slf) {
             set.call_method1("add", (client.into_bound(py),))?;
         }
         Ok(set)

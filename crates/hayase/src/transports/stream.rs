@@ -31,8 +31,8 @@ use crate::raw::instance::Visitor;
 use crate::raw::members::Membership;
 use crate::raw::obj::Obj;
 use crate::raw::{Raised, RawResult, to_raw};
-use crate::runtime::RuntimeRef;
 use crate::runtime::slots::SlotKind;
+use crate::runtime::{Runtime, RuntimeRef};
 use crate::tasks::ready::Ready;
 
 pub(crate) use super::write::{flush_corked, flush_turn};
@@ -61,6 +61,7 @@ pub(crate) struct StreamTransport {
     /// A copy of the context in which the transport was made; its callbacks run in it.
     context: ObjCell,
     server: ObjCell,
+    /// Of the runtime's list of what is open.
     membership: GilCell<Option<Membership>>,
     /// A future that is resolved when `connection_made` was called.
     waiter: ObjCell,
@@ -158,12 +159,13 @@ pub(crate) fn make<'py>(
         },
     )?;
     let object = Obj::from_any(transport.as_any());
+    let membership = runtime.open.join(py, &object);
+    transport
+        .get()
+        .membership
+        .with(py, |place| *place = Some(membership));
     if let Some(server) = parts.server {
-        let membership = server.get().attach(py, &object);
-        transport
-            .get()
-            .membership
-            .with(py, |place| *place = Some(membership));
+        server.get().client_came();
     }
     runtime.scheduler.push(
         py,
@@ -229,11 +231,8 @@ pub(super) fn connection_made(this: &Bound<'_, StreamTransport>) -> RawResult<()
         });
         if let Err(raised) = called {
             let err = raised.fetch(py);
-            fatal_error(
-                this,
-                err,
-                "Fatal error: protocol.connection_made() call failed.",
-            )?;
+            let message = failed_callback(&protocol.borrow(py), "connection_made");
+            fatal_error(this, err, &message)?;
         }
     }
     transport.started.set(true);
@@ -254,24 +253,21 @@ pub(super) fn connection_lost(this: &Bound<'_, StreamTransport>) -> RawResult<()
     let py = this.py();
     let transport = this.get();
     let error = transport.lost_error.take().unwrap_or_else(|| Obj::none(py));
-    let called = match transport.protocol.get() {
-        Some(protocol) => transport
-            .in_context(py, || {
+    let outcome = match transport.protocol.get() {
+        Some(protocol) => {
+            let called = transport.in_context(py, || {
                 call::method(py, &protocol, &CONNECTION_LOST_NAME, &[&error])
-            })
-            .map(drop),
-        None => Ok(()),
-    };
-    let outcome = match called {
-        Ok(()) => Ok(()),
-        Err(raised) => {
-            let err = raised.fetch(py);
-            report(
-                this,
-                err,
-                "Fatal error: protocol.connection_lost() call failed.",
-            )
+            });
+            match called {
+                Ok(_) => Ok(()),
+                Err(raised) => {
+                    let err = raised.fetch(py);
+                    let message = failed_callback(&protocol.borrow(py), "connection_lost");
+                    report(this, err, &message)
+                }
+            }
         }
+        None => Ok(()),
     };
     let released = match transport.release(py) {
         Ok(()) => Ok(()),
@@ -319,6 +315,29 @@ impl StreamTransport {
             Socket::Closed => {}
         }
         Ok(())
+    }
+
+    pub(super) fn is_client_of(&self, server: &Obj) -> bool {
+        self.server.as_ptr() == server.as_ptr()
+    }
+
+    /// For a loop that is closed: nobody is told, but the descriptor does not stay open.
+    fn close_with_the_loop(&self, py: Python<'_>) -> PyResult<()> {
+        if self
+            .socket
+            .with(py, |socket| matches!(socket, Socket::Closed))
+        {
+            return Ok(());
+        }
+        let text = format!("unclosed transport {}", self.describe(py));
+        self.closing.set(true);
+        self.conn_lost.set(self.conn_lost.get().max(1));
+        self.discard_queue(py);
+        self.waits_for_writable.set(false);
+        self.token.set(None);
+        let released = self.release(py);
+        warn_unclosed(py, text);
+        released
     }
 
     fn leave_server(&self, py: Python<'_>) -> PyResult<()> {
@@ -470,6 +489,14 @@ pub(super) fn update_interest(this: &Bound<'_, StreamTransport>) -> RawResult<()
 }
 
 // Errors and the end
+
+/// What asyncio's handle says of a callback that failed.
+fn failed_callback(protocol: &Bound<'_, PyAny>, name: &str) -> String {
+    match protocol.getattr(name).and_then(|callback| callback.repr()) {
+        Ok(callback) => format!("Exception in callback {callback}"),
+        Err(_) => format!("Exception in callback {name}"),
+    }
+}
 
 /// Reports what is no fault of the network, and closes the connection at once. `KeyboardInterrupt` and `SystemExit` are
 /// raised again.
@@ -859,10 +886,35 @@ impl StreamTransport {
     }
 }
 
+/// Closes what a closed loop has left open: called when its registrations are gone.
+pub(crate) fn close_all(py: Python<'_>, runtime: &Runtime) {
+    for object in runtime.open.list(py) {
+        let object = object.borrow(py);
+        let closed = if let Ok(transport) = object.cast::<StreamTransport>() {
+            transport.get().close_with_the_loop(py)
+        } else if let Ok(server) = object.cast::<Server>() {
+            server.get().close_with_the_loop(py)
+        } else {
+            Ok(())
+        };
+        if let Err(err) = closed {
+            err.write_unraisable(py, Some(&object));
+        }
+    }
+}
+
+fn warn_unclosed(py: Python<'_>, text: String) {
+    if let Ok(text) = std::ffi::CString::new(text)
+        && let Err(err) = PyErr::warn(py, &py.get_type::<PyResourceWarning>(), &text, 1)
+    {
+        err.write_unraisable(py, None);
+    }
+}
+
 impl Drop for StreamTransport {
     fn drop(&mut self) {
         Python::try_attach(|py| {
-            // First of all: the server's list must not see a dying object.
+            // First of all: the runtime's list must not see a dying object.
             drop(self.membership.with(py, Option::take));
             if self
                 .socket
@@ -871,12 +923,7 @@ impl Drop for StreamTransport {
                 return;
             }
             let pending = PyErr::take(py);
-            let text = std::ffi::CString::new(format!("unclosed transport {}", self.describe(py)));
-            if let Ok(text) = text
-                && let Err(err) = PyErr::warn(py, &py.get_type::<PyResourceWarning>(), &text, 1)
-            {
-                err.write_unraisable(py, None);
-            }
+            warn_unclosed(py, format!("unclosed transport {}", self.describe(py)));
             for outcome in [self.close_socket(py), self.leave_server(py)] {
                 if let Err(err) = outcome {
                     err.write_unraisable(py, None);
