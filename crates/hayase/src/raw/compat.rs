@@ -188,3 +188,6 @@ pub(crate) unsafe fn visit_dict(
         }
     }
 }
+
+/// `transport.writelines()` is `write(b"".join(...))`, errors included.
+pub(crate) const WRITELINES_JOINS: bool = cfg!(not(Py_3_12));

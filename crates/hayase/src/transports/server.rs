@@ -472,6 +472,16 @@ impl Server {
             .map_or_else(|| py.None(), |context| context.into_bound(py).unbind())
     }
 
+    #[pyo3(signature = (*_transport))]
+    fn _attach(&self, _transport: &Bound<'_, PyTuple>) {
+        self.client_came();
+    }
+
+    #[pyo3(signature = (*_transport))]
+    fn _detach(&self, py: Python<'_>, _transport: &Bound<'_, PyTuple>) -> PyResult<()> {
+        self.client_left(py)
+    }
+
     fn _start_serving(slf: &Bound<'_, Self>) -> PyResult<()> {
         begin_serving(slf)
     }

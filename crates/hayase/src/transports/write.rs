@@ -16,7 +16,7 @@ use std::io;
 use driver::{FlowChange, IO_SLICES_MAX};
 use pyo3::exceptions::{PyBufferError, PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::PyType;
+use pyo3::types::{PyBytes, PyType};
 
 use super::stream::{self, StreamTransport};
 use crate::interop::{errors, log};
@@ -74,6 +74,10 @@ pub(super) fn writelines(
 ) -> RawResult<()> {
     let py = this.py();
     let transport = this.get();
+    if compat::WRITELINES_JOINS {
+        let joined = PyBytes::new(py, b"").call_method1("join", (list_of_data,));
+        return write(this, Obj::from_bound(to_raw(py, joined)?));
+    }
     refuse_after_eof(py, transport, "Cannot call writelines() after write_eof()")?;
     // Everything is looked at before anything is queued: a wrong item sends nothing.
     let chunks = to_raw(py, collect_chunks(list_of_data))?;
