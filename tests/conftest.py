@@ -177,6 +177,8 @@ class Outcome:
 
 def without_addresses(text: str) -> str:
     text = re.sub(r"0x[0-9a-fA-F]+", "0x…", text)
+    # A callback of the loop's own is a Python function there, and a native one here.
+    text = re.sub(r"(\w+\(\)) at \S+/asyncio/base_events\.py:\d+", r"\1", text)
     # The class of a transport has a name of the loop's own; descriptors are numbered by the system.
     return re.sub(r"<\w+Transport((?: \w+)?) fd=\d+", r"<Transport\1 fd=…", text)
 

@@ -462,6 +462,8 @@ def test_a_future_looks_as_asyncios(same_as_asyncio):
         itself.result().clear()
         loop.set_debug(True)
         show(loop.create_future()).cancel()
+        # Stock create_future() is Python, and names itself as the place.
+        texts[-1] = re.sub(r"created at \S+:\d+", "created at …", texts[-1])
         return "\n".join(texts)
 
     text = same_as_asyncio(story).value
@@ -523,7 +525,7 @@ def test_log_traceback_can_only_be_set_to_false(same_as_asyncio):
         try:
             del future._log_traceback
         except Exception as error:
-            texts.append(repr(error))
+            texts.append(type(error).__name__)  # its text changes between bugfix releases of 3.14
         future._cancel_message = "set by hand"
         texts.append(future._cancel_message)
         future._asyncio_future_blocking = True

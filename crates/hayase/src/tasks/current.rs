@@ -92,7 +92,11 @@ pub(crate) fn leave_last(py: Python<'_>, scheduler: &Scheduler, event_loop: &Obj
         return Ok(());
     }
     scheduler.current.set(Current::None);
-    set_current(py, event_loop, None)
+    // The turn may end because of an exception that is on its way out of `run_forever`.
+    let pending = compat::take_raised(py);
+    set_current(py, event_loop, None)?;
+    compat::restore_raised(py, pending);
+    Ok(())
 }
 
 /// As `_asyncio._enter_task`, which refuses while another task of the loop runs.
