@@ -48,7 +48,6 @@ pub(crate) struct Slots {
     first_free: u32,
     /// Index is the descriptor number, which the kernel keeps small.
     by_fd: Vec<u64>,
-    len: usize,
 }
 
 impl Slots {
@@ -57,13 +56,9 @@ impl Slots {
             places: Vec::new(),
             first_free: NONE,
             by_fd: Vec::new(),
-            len: 0,
         }
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.len
-    }
 
     pub(crate) fn insert(
         &mut self,
@@ -92,7 +87,6 @@ impl Slots {
             place.slot = slot;
             index
         };
-        self.len += 1;
         let token = index as u64 | u64::from(self.places[index].generation) << 32;
         if let Ok(number) = usize::try_from(fd) {
             if number >= self.by_fd.len() {
@@ -133,7 +127,6 @@ impl Slots {
         place.generation = place.generation.wrapping_add(1);
         place.next_free = self.first_free;
         self.first_free = index;
-        self.len -= 1;
         if let Some(entry) = usize::try_from(slot.fd)
             .ok()
             .and_then(|number| self.by_fd.get_mut(number))
