@@ -8,7 +8,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
 
 use super::watchers::{self, Side};
-use super::{Arguments, Loop, connect, debug, exceptions, executor, resolve, run, serve, signals};
+use super::{
+    Arguments, Loop, connect, debug, exceptions, executor, resolve, run, serve, signals, sockets,
+};
 use crate::raw::instance::Visitor;
 use crate::raw::obj::Obj;
 
@@ -267,6 +269,88 @@ impl Loop {
             .map(|made| to_python(py, Some(made)))
     }
 
+    // Sockets
+
+    /// Connect a non-blocking socket.
+    fn sock_connect(
+        slf: &Bound<'_, Self>,
+        sock: &Bound<'_, PyAny>,
+        address: &Bound<'_, PyAny>,
+    ) -> PyResult<Py<PyAny>> {
+        sockets::connect(slf, sock, address).map(|made| to_python(slf.py(), Some(made)))
+    }
+
+    /// Accept a connection: gives (sock, address).
+    fn sock_accept(slf: &Bound<'_, Self>, sock: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        sockets::accept(slf, sock).map(|made| to_python(slf.py(), Some(made)))
+    }
+
+    /// Receive up to n bytes.
+    fn sock_recv(
+        slf: &Bound<'_, Self>,
+        sock: &Bound<'_, PyAny>,
+        n: &Bound<'_, PyAny>,
+    ) -> PyResult<Py<PyAny>> {
+        sockets::receive(slf, "Loop.sock_recv", "recv", sock, vec![Obj::from_any(n)])
+            .map(|made| to_python(slf.py(), Some(made)))
+    }
+
+    /// Receive into a buffer; gives the number of bytes.
+    fn sock_recv_into(
+        slf: &Bound<'_, Self>,
+        sock: &Bound<'_, PyAny>,
+        buf: &Bound<'_, PyAny>,
+    ) -> PyResult<Py<PyAny>> {
+        let args = vec![Obj::from_any(buf)];
+        sockets::receive(slf, "Loop.sock_recv_into", "recv_into", sock, args)
+            .map(|made| to_python(slf.py(), Some(made)))
+    }
+
+    /// Receive a datagram of up to bufsize bytes: gives (data, address).
+    fn sock_recvfrom(
+        slf: &Bound<'_, Self>,
+        sock: &Bound<'_, PyAny>,
+        bufsize: &Bound<'_, PyAny>,
+    ) -> PyResult<Py<PyAny>> {
+        let args = vec![Obj::from_any(bufsize)];
+        sockets::receive(slf, "Loop.sock_recvfrom", "recvfrom", sock, args)
+            .map(|made| to_python(slf.py(), Some(made)))
+    }
+
+    /// Receive a datagram into a buffer: gives (number of bytes, address).
+    #[pyo3(signature = (sock, buf, nbytes=0))]
+    fn sock_recvfrom_into(
+        slf: &Bound<'_, Self>,
+        sock: &Bound<'_, PyAny>,
+        buf: &Bound<'_, PyAny>,
+        nbytes: usize,
+    ) -> PyResult<Py<PyAny>> {
+        let count = if nbytes == 0 { buf.len()? } else { nbytes };
+        let count = Obj::from_bound(count.into_pyobject(slf.py())?);
+        let args = vec![Obj::from_any(buf), count];
+        sockets::receive(slf, "Loop.sock_recvfrom_into", "recvfrom_into", sock, args)
+            .map(|made| to_python(slf.py(), Some(made)))
+    }
+
+    /// Send all of data.
+    fn sock_sendall(
+        slf: &Bound<'_, Self>,
+        sock: &Bound<'_, PyAny>,
+        data: &Bound<'_, PyAny>,
+    ) -> PyResult<Py<PyAny>> {
+        sockets::send_all(slf, sock, data).map(|made| to_python(slf.py(), Some(made)))
+    }
+
+    /// Send a datagram to an address; gives the number of bytes.
+    fn sock_sendto(
+        slf: &Bound<'_, Self>,
+        sock: &Bound<'_, PyAny>,
+        data: &Bound<'_, PyAny>,
+        address: &Bound<'_, PyAny>,
+    ) -> PyResult<Py<PyAny>> {
+        sockets::send_to(slf, sock, data, address).map(|made| to_python(slf.py(), Some(made)))
+    }
+
     /// The addresses of a host and port, as socket.getaddrinfo() gives them.
     #[pyo3(signature = (host, port, *, family=0, r#type=0, proto=0, flags=0))]
     fn getaddrinfo(
@@ -313,7 +397,7 @@ impl Loop {
         callback: &Bound<'_, PyAny>,
         args: &Bound<'_, PyTuple>,
     ) -> PyResult<()> {
-        watchers::add(slf.py(), slf, Side::Reader, fd, callback, args)
+        watchers::add(slf.py(), slf, Side::Reader, fd, callback, args).map(drop)
     }
 
     /// Call callback(*args) whenever the descriptor is writable.
@@ -324,7 +408,7 @@ impl Loop {
         callback: &Bound<'_, PyAny>,
         args: &Bound<'_, PyTuple>,
     ) -> PyResult<()> {
-        watchers::add(slf.py(), slf, Side::Writer, fd, callback, args)
+        watchers::add(slf.py(), slf, Side::Writer, fd, callback, args).map(drop)
     }
 
     /// Stop watching for readability; True if something was watched.

@@ -18,6 +18,7 @@ mod run;
 mod schedule;
 mod serve;
 mod signals;
+mod sockets;
 mod turn;
 mod watchers;
 

@@ -9,6 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyInt;
 
 use super::{Arguments, Loop};
+use crate::interop::errors;
 use crate::raw::cell::{GilValue, ObjCell};
 use crate::raw::fastcall::Rest;
 use crate::raw::instance::Visitor;
@@ -93,7 +94,7 @@ pub(super) fn add(
     file: &Bound<'_, PyAny>,
     callback: &Bound<'_, PyAny>,
     args: Arguments<'_, '_>,
-) -> PyResult<()> {
+) -> PyResult<Obj> {
     let event_loop = this.get();
     let fd = descriptor(file)?;
     refuse_transport(py, event_loop, fd, file)?;
@@ -117,14 +118,15 @@ pub(super) fn add(
     .into_obj();
     if let Some(watcher) = watcher_of(py, event_loop, fd) {
         let watcher = watcher.get();
-        let before = watcher.side(side).replace(Some(handle));
+        let before = watcher.side(side).replace(Some(handle.clone()));
         if let Some(token) = watcher.token.get()
             && let Err(error) = event_loop.runtime.rewatch(py, token, watcher.interest())
         {
             watcher.side(side).set(before);
-            return Err(error.into());
+            return Err(errors::os_error(py, &error));
         }
-        return cancel(py, before);
+        cancel(py, before)?;
+        return Ok(handle);
     }
     let watcher = Bound::new(
         py,
@@ -135,14 +137,51 @@ pub(super) fn add(
             writer: ObjCell::empty(),
         },
     )?;
-    watcher.get().side(side).set(Some(handle));
+    watcher.get().side(side).set(Some(handle.clone()));
     let object = Obj::from_any(watcher.as_any());
-    let token =
-        event_loop
-            .runtime
-            .watch(py, fd, watcher.get().interest(), SlotKind::Handles, object)?;
+    let token = event_loop
+        .runtime
+        .watch(py, fd, watcher.get().interest(), SlotKind::Handles, object)
+        .map_err(|error| errors::os_error(py, &error))?;
     watcher.get().token.set(Some(token));
-    Ok(())
+    Ok(handle)
+}
+
+/// Removes the handle that [`add`] gave, unless another one has its place or the loop is closed.
+pub(super) fn remove_handle(
+    py: Python<'_>,
+    event_loop: &Loop,
+    side: Side,
+    fd: RawFd,
+    handle: &Obj,
+) -> PyResult<()> {
+    let Some(watcher) = watcher_of(py, event_loop, fd) else {
+        return Ok(());
+    };
+    let watcher = watcher.get();
+    if watcher.side(side).as_ptr() != handle.as_ptr() {
+        return Ok(());
+    }
+    let removed = watcher.side(side).take();
+    lower(py, event_loop, watcher)?;
+    cancel(py, removed)
+}
+
+/// Tells the driver what is left to watch.
+fn lower(py: Python<'_>, event_loop: &Loop, watcher: &Watcher) -> PyResult<()> {
+    let Some(token) = watcher.token.get() else {
+        return Ok(());
+    };
+    let interest = watcher.interest();
+    if interest.is_empty() {
+        watcher.token.set(None);
+        drop(event_loop.runtime.unwatch(py, token));
+        return Ok(());
+    }
+    event_loop
+        .runtime
+        .rewatch(py, token, interest)
+        .map_err(|error| errors::os_error(py, &error))
 }
 
 /// Whether there was something to remove.
@@ -164,15 +203,7 @@ pub(super) fn remove(
     let watcher = watcher.get();
     let removed = watcher.side(side).take();
     let found = removed.is_some();
-    if let Some(token) = watcher.token.get() {
-        let interest = watcher.interest();
-        if interest.is_empty() {
-            watcher.token.set(None);
-            drop(event_loop.runtime.unwatch(py, token));
-        } else {
-            event_loop.runtime.rewatch(py, token, interest)?;
-        }
-    }
+    lower(py, event_loop, watcher)?;
     cancel(py, removed)?;
     Ok(found)
 }

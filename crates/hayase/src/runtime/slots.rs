@@ -59,7 +59,6 @@ impl Slots {
         }
     }
 
-
     pub(crate) fn insert(
         &mut self,
         kind: SlotKind,
