@@ -173,8 +173,8 @@ def _cases_for(module: types.ModuleType, subject: Subject) -> list[tuple[str, ty
 def _futures_cases(module: Any, subject: Subject) -> list[type]:
     from test.test_asyncio import utils
 
-    def new_future(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return subject.future(*args, **kwargs)
+    def new_future(self: Any) -> Any:
+        return subject.future(loop=self.loop)
 
     return [
         type("HayaseFutureTests", (module.BaseFutureTests, utils.TestCase), {"cls": subject.future}),

@@ -183,12 +183,15 @@ pub(super) fn unregister(py: Python<'_>, task: &Ref<TaskData>) {
         Registration::None => {}
         Registration::Live(place) => LIVE.leave(py, place),
         Registration::Listed => {
+            // A task may die because of an exception that is on its way.
+            let pending = compat::take_raised(py);
             let function = imports::raw(py, imports::unregister_task(py));
             if let Err(raised) =
                 function.and_then(|function| call::call1(py, &function, task.as_obj()))
             {
                 exception::write_unraisable(py, raised, task.as_obj());
             }
+            compat::restore_raised(py, pending);
         }
     }
 }
