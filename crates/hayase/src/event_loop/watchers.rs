@@ -120,7 +120,7 @@ pub(super) fn add(
         let watcher = watcher.get();
         let before = watcher.side(side).replace(Some(handle.clone()));
         if let Some(token) = watcher.token.get()
-            && let Err(error) = event_loop.runtime.rewatch(py, token, watcher.interest())
+            && let Err(error) = event_loop.runtime.renew(py, token, watcher.interest())
         {
             watcher.side(side).set(before);
             return Err(errors::os_error(py, &error));
@@ -163,25 +163,23 @@ pub(super) fn remove_handle(
         return Ok(());
     }
     let removed = watcher.side(side).take();
-    lower(py, event_loop, watcher)?;
+    lower(py, event_loop, watcher);
     cancel(py, removed)
 }
 
 /// Tells the driver what is left to watch.
-fn lower(py: Python<'_>, event_loop: &Loop, watcher: &Watcher) -> PyResult<()> {
+fn lower(py: Python<'_>, event_loop: &Loop, watcher: &Watcher) {
     let Some(token) = watcher.token.get() else {
-        return Ok(());
+        return;
     };
     let interest = watcher.interest();
     if interest.is_empty() {
         watcher.token.set(None);
         drop(event_loop.runtime.unwatch(py, token));
-        return Ok(());
+    } else {
+        // Refused for a descriptor that the program closed meanwhile: it is not watched any more as it is.
+        let _ = event_loop.runtime.rewatch(py, token, interest);
     }
-    event_loop
-        .runtime
-        .rewatch(py, token, interest)
-        .map_err(|error| errors::os_error(py, &error))
 }
 
 /// Whether there was something to remove.
@@ -203,7 +201,7 @@ pub(super) fn remove(
     let watcher = watcher.get();
     let removed = watcher.side(side).take();
     let found = removed.is_some();
-    lower(py, event_loop, watcher)?;
+    lower(py, event_loop, watcher);
     cancel(py, removed)?;
     Ok(found)
 }

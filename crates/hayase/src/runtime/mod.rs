@@ -103,6 +103,29 @@ impl Runtime {
         if before == interest {
             return Ok(());
         }
+        self.tell_driver(py, fd, token, interest, before)
+    }
+
+    /// As [`Runtime::rewatch`], and tells the kernel even if nothing changes: the program may have closed the
+    /// descriptor without a word, and what has its number now is not registered.
+    pub(crate) fn renew(&self, py: Python<'_>, token: Token, interest: Interest) -> io::Result<()> {
+        let known = self
+            .slots
+            .with(py, |slots| slots.set_interest(token, interest));
+        match known {
+            Some((fd, before)) => self.tell_driver(py, fd, token, interest, before),
+            None => Ok(()),
+        }
+    }
+
+    fn tell_driver(
+        &self,
+        py: Python<'_>,
+        fd: RawFd,
+        token: Token,
+        interest: Interest,
+        before: Interest,
+    ) -> io::Result<()> {
         let result = self.driver.rewatch(fd, interest, token);
         if result.is_err() {
             self.slots
@@ -122,6 +145,8 @@ impl Runtime {
 
     /// Ends every registration, for a loop that is closed; what was registered is dropped by the caller.
     pub(crate) fn close(&self, py: Python<'_>) -> Vec<Obj> {
+        // Threads without work end now; a lookup that hangs ends by itself and finds nobody.
+        drop(self.blocking.with(py, Option::take));
         let slots = self.slots.with(py, Slots::drain);
         for slot in &slots {
             // As in `unwatch`.
