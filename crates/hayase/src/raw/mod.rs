@@ -29,6 +29,7 @@ pub(crate) mod iterate;
 pub(crate) mod live;
 pub(crate) mod loop_ref;
 pub(crate) mod members;
+pub(crate) mod mirror;
 pub(crate) mod obj;
 pub(crate) mod table;
 pub(crate) mod typespec;

@@ -7,8 +7,10 @@
 //! - A plain callback sees `asyncio.current_task() is None`.
 //! - A task is registered once, and unregistered when it is done or dies, here and nowhere else.
 
+use std::sync::OnceLock;
+
 use pyo3::prelude::*;
-use pyo3::types::{PyList, PySet};
+use pyo3::types::{PyList, PySet, PyType};
 
 use super::scheduler::{Current, Scheduler};
 use super::task::TaskData;
@@ -16,6 +18,7 @@ use crate::interop::imports;
 use crate::raw::cell::GilValue;
 use crate::raw::instance::Ref;
 use crate::raw::live::LiveSet;
+use crate::raw::mirror::{self, Fields};
 use crate::raw::obj::Obj;
 use crate::raw::{RawResult, call, compat, dict, exception, to_raw};
 
@@ -170,10 +173,48 @@ pub(super) fn register(py: Python<'_>, task: &Ref<TaskData>) -> RawResult<()> {
             .set(Registration::Live(LIVE.enter(py, task.as_obj())));
         return Ok(());
     }
+    if let Some(fields) = mirrored_fields(py, task)
+        && let (Some(coro), Some(name)) = (task.coro.get(), task.mirrored_name(py))
+    {
+        fields.write(task.as_obj(), &coro, &name);
+    }
     let function = imports::raw(py, imports::register_task(py))?;
     call::call1(py, &function, task.as_obj())?;
     task.registration.set(Registration::Listed);
     Ok(())
+}
+
+/// Where the base keeps what `python -m asyncio ps` looks for; found with the first task.
+#[inline]
+fn mirrored_fields(py: Python<'_>, task: &Ref<TaskData>) -> Option<Fields> {
+    static FIELDS: OnceLock<Option<Fields>> = OnceLock::new();
+    if let Some(known) = FIELDS.get() {
+        return *known;
+    }
+    let found = find_fields(py, task).unwrap_or_else(|err| {
+        err.write_unraisable(py, None);
+        None
+    });
+    *FIELDS.get_or_init(|| found)
+}
+
+#[cold]
+fn find_fields(py: Python<'_>, task: &Ref<TaskData>) -> PyResult<Option<Fields>> {
+    let future_class = imports::future_base(py)?.cast::<PyType>()?;
+    let task_class = imports::task_base(py)?.cast::<PyType>()?;
+    match task.coro.get() {
+        Some(coro) => mirror::find(py, future_class, task_class, &coro.borrow(py)),
+        None => Ok(None),
+    }
+}
+
+/// The name of a registered task changed.
+pub(super) fn renamed(py: Python<'_>, task: &Ref<TaskData>, name: &Obj) {
+    if task.registration.get() == Registration::Listed
+        && let Some(fields) = mirrored_fields(py, task)
+    {
+        fields.write_name(task.as_obj(), name);
+    }
 }
 
 /// The task is done, or dies.

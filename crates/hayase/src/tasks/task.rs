@@ -75,6 +75,16 @@ impl TaskData {
     }
 }
 
+impl TaskData {
+    /// The name as the base keeps it: a str, or the number of a default name.
+    pub(super) fn mirrored_name(&self, py: Python<'_>) -> Option<Obj> {
+        self.name.get().or_else(|| {
+            let number = self.number.get().into_pyobject(py).ok()?;
+            Some(Obj::from_bound(number))
+        })
+    }
+}
+
 impl Default for TaskData {
     fn default() -> TaskData {
         TaskData::new(Core::new(LoopRef::unset()))
@@ -525,6 +535,7 @@ fn get_name(py: Python<'_>, this: &Ref<TaskData>) -> RawResult<Obj> {
 
 fn set_name(py: Python<'_>, this: &Ref<TaskData>, name: &Obj) -> RawResult<Obj> {
     let name = to_name(py, name)?;
+    current::renamed(py, this, &name);
     this.name.set(Some(name));
     Ok(Obj::none(py))
 }
