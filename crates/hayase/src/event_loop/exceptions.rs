@@ -8,12 +8,12 @@ use pyo3::types::{PyDict, PyList, PyString};
 
 use super::Loop;
 use super::turn::leaves_the_loop;
+use crate::interop::imports;
 use crate::raw::handled::while_handling;
 
-/// Looked up by name at every use: programs and tests replace it.
+/// asyncio's own name for `logging.getLogger("asyncio")`, looked up at every use: programs and tests replace it.
 pub(super) fn logger(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    py.import("logging")?
-        .call_method1("getLogger", ("asyncio",))
+    imports::base_events(py)?.getattr("logger")
 }
 
 pub(super) fn call_handler(this: &Bound<'_, Loop>, report: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -116,10 +116,7 @@ pub(super) fn default_handler(this: &Bound<'_, Loop>, report: &Bound<'_, PyAny>)
     }
 
     let mut lines = vec![message];
-    let keys: Bound<'_, PyList> = py
-        .import("builtins")?
-        .call_method1("sorted", (report,))?
-        .cast_into()?;
+    let keys: Bound<'_, PyList> = imports::sorted(py)?.call1((report,))?.cast_into()?;
     for key in keys {
         let name = key
             .cast::<PyString>()
@@ -147,10 +144,7 @@ pub(super) fn default_handler(this: &Bound<'_, Loop>, report: &Bound<'_, PyAny>)
 }
 
 fn traceback_text(frames: &Bound<'_, PyAny>) -> PyResult<String> {
-    let lines: Vec<String> = frames
-        .py()
-        .import("traceback")?
-        .call_method1("format_list", (frames,))?
+    let lines: Vec<String> = imports::format_list(frames.py())?.call1((frames,))?
         .extract()?;
     Ok(lines.concat().trim_end().to_owned())
 }

@@ -27,10 +27,10 @@ use std::io;
 
 use driver::{Driver, Time};
 use pyo3::prelude::*;
-use pyo3::types::{PyModule, PyTuple, PyType};
+use pyo3::types::{PyCFunction, PyModule, PyTuple, PyType};
 
 use crate::raw::cell::{GilValue, ObjCell};
-use crate::raw::loop_ref;
+use crate::raw::{detached, loop_ref};
 use crate::raw::obj::Obj;
 use crate::runtime::{Runtime, RuntimeRef};
 use crate::tasks::scheduler::LoopRef;
@@ -41,6 +41,7 @@ pub(crate) struct Loop {
     pub(crate) runtime: Runtime,
     last_poll: GilValue<Time>,
     stopping: GilValue<bool>,
+    runs_in_main_thread: GilValue<bool>,
     /// Seconds; a callback that takes longer is reported in debug mode.
     slow_callback_duration: ObjCell,
     exception_handler: ObjCell,
@@ -65,6 +66,7 @@ impl Loop {
             runtime: Runtime::new(driver),
             last_poll: GilValue::new(Time::from_nanos(0)),
             stopping: GilValue::new(false),
+            runs_in_main_thread: GilValue::new(true),
             slow_callback_duration: ObjCell::empty(),
             exception_handler: ObjCell::empty(),
             task_factory: ObjCell::empty(),
@@ -129,8 +131,11 @@ pub(crate) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
     module.add_class::<connect::Attempt>()?;
     module.add_class::<connect::ConnectedSocket>()?;
     resolve::init(py)?;
+    crate::interop::imports::prepare_reports(py)?;
     schedule::add_methods(py)?;
-    module.add_function(wrap_pyfunction!(run::_run_until_complete_cb, module)?)
+    let at_exit = PyCFunction::new_closure(py, None, None, |args: &Bound<'_, PyTuple>, _| detached::process_exits(args.py()))?;
+    py.import("atexit")?.call_method1("register", (at_exit,))?;
+    Ok(())
 }
 
 /// Whether `class` (a subclass of ours) brings its own `call_soon`.

@@ -1,6 +1,6 @@
 //! `run_forever`, `run_until_complete`, `stop`, `close`; asynchronous generators of a running loop.
 
-use pyo3::exceptions::{PyException, PyKeyboardInterrupt, PyRuntimeError, PySystemExit};
+use pyo3::exceptions::{PyException, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
@@ -101,9 +101,8 @@ pub(super) fn run_until_complete<'py>(
         // An interrupted main task is reported by the exception that interrupted it.
         future.setattr("_log_destroy_pending", false)?;
     }
-    let done = py
-        .import("hayase._core")?
-        .getattr("_run_until_complete_cb")?;
+    // asyncio's own, so that the repr of the main task is the same.
+    let done = imports::base_events(py)?.getattr("_run_until_complete_cb")?;
     future.call_method1("add_done_callback", (&done,))?;
     // Through the attribute: subclasses may override it.
     let ran = this.call_method0("run_forever");
@@ -123,25 +122,6 @@ pub(super) fn run_until_complete<'py>(
         ));
     }
     future.call_method0("result")
-}
-
-/// Stops the loop that ran until a future is done. An interrupt is on its way out of `run_forever` by itself.
-#[pyfunction]
-pub(super) fn _run_until_complete_cb(future: &Bound<'_, PyAny>) -> PyResult<()> {
-    let py = future.py();
-    if !future.call_method0("cancelled")?.is_truthy()? {
-        let exception = future.call_method0("exception")?;
-        if exception.is_instance_of::<PySystemExit>()
-            || exception.is_instance_of::<PyKeyboardInterrupt>()
-        {
-            return Ok(());
-        }
-    }
-    py.import("asyncio.futures")?
-        .getattr("_get_loop")?
-        .call1((future,))?
-        .call_method0("stop")?;
-    Ok(())
 }
 
 pub(super) fn close(this: &Bound<'_, Loop>) -> PyResult<()> {

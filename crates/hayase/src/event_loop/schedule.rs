@@ -14,7 +14,7 @@ use super::debug;
 use crate::raw::call::{self, Name};
 use crate::raw::fastcall::{Args, FastMethod, add_method, type_error};
 use crate::raw::obj::Obj;
-use crate::raw::{RawResult, to_raw};
+use crate::raw::{RawResult, detached, to_raw};
 use crate::tasks;
 use crate::tasks::handle;
 use crate::tasks::ready::Ready;
@@ -87,6 +87,7 @@ fn call_soon_threadsafe(
     event_loop.runtime.scheduler.check_open(py)?;
     let handle = schedule(py, this, event_loop, args)?;
     event_loop.runtime.scheduler.wake();
+    detached::call_nappers();
     Ok(handle)
 }
 
@@ -158,7 +159,8 @@ fn arm(
     let callback = args.get(1).expect("required");
     if scheduler.debug.get() {
         debug::check_thread(py, event_loop)?;
-        debug::check_callback(py, &callback, args.function())?;
+        // asyncio's call_later calls call_at, so that is the name in the error.
+        debug::check_callback(py, &callback, "call_at")?;
     }
     let timer = handle::make_timer(
         py,

@@ -69,10 +69,9 @@ pub(super) fn listen(this: &Bound<'_, Loop>) -> PyResult<WakeupFd> {
     let signals = &this.get().signals;
     let signal = py.import("signal")?;
     let threading = py.import("threading")?;
-    if !threading
-        .call_method0("current_thread")?
-        .is(&threading.call_method0("main_thread")?)
-    {
+    let in_main_thread = threading.call_method0("current_thread")?.is(&threading.call_method0("main_thread")?);
+    this.get().runs_in_main_thread.set(in_main_thread);
+    if !in_main_thread {
         return Ok(WakeupFd(None));
     }
     make_pair(this)?;

@@ -27,6 +27,7 @@ const EVENTS_PER_WAIT: usize = 1024;
 /// Turns until the loop is told to stop. Errors are those that leave `run_forever`.
 pub(super) fn run_turns(py: Python<'_>, this: &Obj, event_loop: &Loop) -> RawResult<()> {
     let mut events = Events::with_capacity(EVENTS_PER_WAIT);
+    let _elsewhere = (!event_loop.runs_in_main_thread.get()).then(detached::Elsewhere::begin);
     // The first turn asks the driver, whatever ran before.
     event_loop.last_poll.set(Time::from_nanos(0));
     loop {
@@ -38,6 +39,9 @@ pub(super) fn run_turns(py: Python<'_>, this: &Obj, event_loop: &Loop) -> RawRes
 }
 
 fn run_turn(py: Python<'_>, this: &Obj, event_loop: &Loop, events: &mut Events) -> RawResult<()> {
+    if !event_loop.runs_in_main_thread.get() {
+        detached::nap_if_exiting(py);
+    }
     let driver = &event_loop.runtime.driver;
     let now = driver.now();
     let sleep = event_loop.sleep(py, now);

@@ -23,6 +23,8 @@ macro_rules! imports {
 }
 
 imports! {
+    sorted = "builtins"."sorted";
+    format_list = "traceback"."format_list";
     handle_class = "asyncio.events"."Handle";
     timer_handle_class = "asyncio.events"."TimerHandle";
     format_callback_source = "asyncio.format_helpers"."_format_callback_source";
@@ -58,6 +60,22 @@ imports! {
     transport_socket_class = "asyncio.trsock"."TransportSocket";
     server_class = "asyncio.base_events"."Server";
     thread_pool_executor = "concurrent.futures"."ThreadPoolExecutor";
+}
+
+/// The module `asyncio.base_events`, which stays reachable when the interpreter ends and imports no longer work.
+pub(crate) fn base_events(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+    static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let module = CELL.get_or_try_init(py, || py.import("asyncio.base_events").map(|module| module.into_any().unbind()))?;
+    Ok(module.bind(py))
+}
+
+/// Imports now what a report needs, because a report may be the last thing that an interpreter does.
+pub(crate) fn prepare_reports(py: Python<'_>) -> PyResult<()> {
+    base_events(py)?;
+    sorted(py)?;
+    format_list(py)?;
+    format_callback_source(py)?;
+    Ok(())
 }
 
 /// As a raw reference, for code below PyO3.

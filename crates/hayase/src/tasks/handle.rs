@@ -310,10 +310,8 @@ pub(crate) mod methods {
                 .is_some_and(|scheduler| scheduler.debug.get())
             {
                 // The callback is gone after this, and a slow-callback warning may still want to name it.
-                handle.cancelled.set(false);
-                let text = repr(py, this);
-                handle.cancelled.set(true);
-                handle.debug.set(Some(text?));
+                let text = repr(py, this)?;
+                handle.debug.set(Some(text));
             }
             let queued = Ref::<TimerData>::view_obj(this)
                 .and_then(|timer| timer.key.replace(None))
@@ -349,7 +347,7 @@ pub(crate) mod methods {
 
     pub(crate) fn args(py: Python<'_>, this: &Obj) -> RawResult<Obj> {
         let handle = data(this);
-        if handle.cancelled.get() {
+        if handle.callback.is_none() {
             return Ok(Obj::none(py));
         }
         to_raw(py, args_tuple(py, handle)).map(Obj::from_bound)
