@@ -9,10 +9,10 @@ from asyncio.events import *
 from collections.abc import Callable
 
 from . import _core
+from .sendfile import SendfileMixin
 
 
-
-class EventLoop(_core.Loop, asyncio.AbstractEventLoop):
+class EventLoop(SendfileMixin, _core.Loop, asyncio.AbstractEventLoop):
     """An asyncio event loop. `asyncio.Runner(loop_factory=hayase.EventLoop)` is one way to use it.
 
     What a loop does runs per callback, and that is the extension's. The class exists to be an

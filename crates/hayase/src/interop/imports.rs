@@ -55,7 +55,8 @@ imports! {
     discard_from_awaited_by = "_asyncio"."future_discard_from_awaited_by";
     gai_error = "socket"."gaierror";
     exception_group = "builtins"."ExceptionGroup";
-    transport_class = "asyncio.transports"."Transport";
+    /// A subclass of `Transport`: what asyncio's own transports are, and its `sendfile` wants.
+    transport_class = "asyncio.transports"."_FlowControlMixin";
     buffered_protocol_class = "asyncio.protocols"."BufferedProtocol";
     transport_socket_class = "asyncio.trsock"."TransportSocket";
     server_class = "asyncio.base_events"."Server";

@@ -13,7 +13,9 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use driver::{FlowControl, Interest, Token, WriteQueue};
-use pyo3::exceptions::{PyOSError, PyResourceWarning, PyRuntimeError, PyValueError};
+use pyo3::exceptions::{
+    PyConnectionError, PyOSError, PyResourceWarning, PyRuntimeError, PyValueError,
+};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
@@ -38,6 +40,7 @@ use crate::tasks::ready::Ready;
 pub(crate) use super::write::{flush_corked, flush_turn};
 
 static CALL_EXCEPTION_HANDLER: Name = Name::new(c"call_exception_handler");
+static CREATE_FUTURE: Name = Name::new(c"create_future");
 static CONNECTION_MADE_NAME: Name = Name::new(c"connection_made");
 static CONNECTION_LOST_NAME: Name = Name::new(c"connection_lost");
 
@@ -65,6 +68,8 @@ pub(crate) struct StreamTransport {
     membership: GilCell<Option<Membership>>,
     /// A future that is resolved when `connection_made` was called.
     waiter: ObjCell,
+    /// A future that `loop.sendfile` waits for: nothing is queued any more. Writing is refused while it is there.
+    pub(super) empty_waiter: ObjCell,
     /// For `connection_lost`.
     lost_error: ObjCell,
     /// The dict behind `get_extra_info`, once something needs to be kept in it.
@@ -138,6 +143,7 @@ pub(crate) fn make<'py>(
             server: ObjCell::new(parts.server.map(|server| Obj::from_any(server.as_any()))),
             membership: GilCell::new(None),
             waiter: ObjCell::new(parts.waiter),
+            empty_waiter: ObjCell::empty(),
             lost_error: ObjCell::empty(),
             extra: ObjCell::empty(),
             names: GilCell::new(parts.names),
@@ -300,6 +306,7 @@ impl StreamTransport {
         let closed = self.close_socket(py);
         drop(self.protocol.take());
         drop(self.context.take());
+        self.fail_empty_waiter(py)?;
         self.leave_server(py)?;
         closed
     }
@@ -319,6 +326,18 @@ impl StreamTransport {
 
     pub(super) fn is_client_of(&self, server: &Obj) -> bool {
         self.server.as_ptr() == server.as_ptr()
+    }
+
+    fn fail_empty_waiter(&self, py: Python<'_>) -> PyResult<()> {
+        let Some(future) = self.empty_waiter.get() else {
+            return Ok(());
+        };
+        let future = future.into_bound(py);
+        if !future.call_method0("done")?.is_truthy()? {
+            let gone = PyConnectionError::new_err("Connection is closed by peer");
+            future.call_method1("set_exception", (gone.into_value(py),))?;
+        }
+        Ok(())
     }
 
     /// For a loop that is closed: nobody is told, but the descriptor does not stay open.
@@ -802,6 +821,34 @@ impl StreamTransport {
         Ok(list)
     }
 
+    // For asyncio's `sendfile`
+
+    #[getter]
+    fn _sendfile_compatible<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let modes = py.import("asyncio.constants")?.getattr("_SendfileMode")?;
+        modes.getattr("TRY_NATIVE")
+    }
+
+    fn _make_empty_waiter(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        let py = slf.py();
+        let transport = slf.get();
+        if transport.empty_waiter.is_some() {
+            return Err(PyRuntimeError::new_err("Empty waiter is already set"));
+        }
+        crate::raw::to_py(py, write::flush(slf))?;
+        let event_loop = transport.runtime.object();
+        let future = crate::raw::to_py(py, call::method(py, event_loop, &CREATE_FUTURE, &[]))?;
+        if transport.queued_bytes.get() == 0 {
+            crate::raw::to_py(py, waiter::resolve(py, &future))?;
+        }
+        transport.empty_waiter.set(Some(future.clone()));
+        Ok(future.into_bound(py).unbind())
+    }
+
+    fn _reset_empty_waiter(&self) {
+        self.empty_waiter.set(None);
+    }
+
     #[getter]
     fn _closing(&self) -> bool {
         self.closing.get()
@@ -855,6 +902,7 @@ impl StreamTransport {
     fn __clear__(&self) {
         // The descriptor is closed by the destructor, which needs the runtime: the loop's own clear breaks that cycle.
         for cell in [
+            &self.empty_waiter,
             &self.protocol,
             &self.context,
             &self.waiter,
@@ -867,7 +915,7 @@ impl StreamTransport {
 }
 
 impl StreamTransport {
-    fn cells(&self) -> [&ObjCell; 6] {
+    fn cells(&self) -> [&ObjCell; 7] {
         [
             &self.protocol,
             &self.context,
@@ -875,6 +923,7 @@ impl StreamTransport {
             &self.waiter,
             &self.lost_error,
             &self.extra,
+            &self.empty_waiter,
         ]
     }
 

@@ -19,6 +19,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyType};
 
 use super::stream::{self, StreamTransport};
+use super::waiter;
 use crate::interop::{errors, log};
 use crate::raw::bytes::{self, Bytes};
 use crate::raw::call::{self, Name};
@@ -46,14 +47,14 @@ pub(super) fn write(this: &Bound<'_, StreamTransport>, data: Obj) -> RawResult<(
     let transport = this.get();
     let chunk = match Bytes::from_obj(data) {
         Ok(bytes) => {
-            refuse_after_eof(py, transport, "Cannot call write() after write_eof()")?;
+            refuse_write(py, transport)?;
             if bytes.as_ref().is_empty() || is_lost(py, transport)? {
                 return Ok(());
             }
             bytes
         }
         Err(data) if bytes::is_mutable_buffer(&data) => {
-            refuse_after_eof(py, transport, "Cannot call write() after write_eof()")?;
+            refuse_write(py, transport)?;
             if to_raw(py, data.borrow(py).len())? == 0 || is_lost(py, transport)? {
                 return Ok(());
             }
@@ -78,7 +79,12 @@ pub(super) fn writelines(
         let joined = PyBytes::new(py, b"").call_method1("join", (list_of_data,));
         return write(this, Obj::from_bound(to_raw(py, joined)?));
     }
-    refuse_after_eof(py, transport, "Cannot call writelines() after write_eof()")?;
+    refuse(
+        py,
+        transport,
+        "Cannot call writelines() after write_eof()",
+        "unable to writelines; sendfile is in progress",
+    )?;
     // Everything is looked at before anything is queued: a wrong item sends nothing.
     let chunks = to_raw(py, collect_chunks(list_of_data))?;
     if chunks.is_empty() || is_lost(py, transport)? {
@@ -258,6 +264,9 @@ pub(super) fn write_ready(this: &Bound<'_, StreamTransport>) -> RawResult<()> {
     }
     if transport.queued_bytes.get() > 0 {
         return stream::update_interest(this);
+    }
+    if let Some(future) = transport.empty_waiter.get() {
+        waiter::resolve(py, &future)?;
     }
     if transport.closing.get() {
         stream::schedule_connection_lost(this, None);
@@ -480,15 +489,29 @@ fn tell(this: &Bound<'_, StreamTransport>, change: FlowChange, in_context: bool)
 
 // Refusals
 
-fn refuse_after_eof(
+fn refuse_write(py: Python<'_>, transport: &StreamTransport) -> RawResult<()> {
+    refuse(
+        py,
+        transport,
+        "Cannot call write() after write_eof()",
+        "unable to write; sendfile is in progress",
+    )
+}
+
+fn refuse(
     py: Python<'_>,
     transport: &StreamTransport,
-    text: &'static str,
+    after_eof: &'static str,
+    during_sendfile: &'static str,
 ) -> RawResult<()> {
-    if transport.eof_written.get() {
-        return Err(Raised::from_err(py, PyRuntimeError::new_err(text)));
-    }
-    Ok(())
+    let text = if transport.eof_written.get() {
+        after_eof
+    } else if transport.empty_waiter.is_some() {
+        during_sendfile
+    } else {
+        return Ok(());
+    };
+    Err(Raised::from_err(py, PyRuntimeError::new_err(text)))
 }
 
 /// Whether the connection is gone; then the write is counted, and from some number on told.
