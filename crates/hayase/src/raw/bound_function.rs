@@ -23,41 +23,21 @@ pub(crate) struct BoundFunction<T> {
 
 impl<T: Data> BoundFunction<T> {
     pub(crate) const fn new() -> BoundFunction<T> {
-        BoundFunction {
-            definition: AtomicPtr::new(std::ptr::null_mut()),
-            _data: PhantomData,
-        }
+        BoundFunction { definition: AtomicPtr::new(std::ptr::null_mut()), _data: PhantomData }
     }
 
     pub(crate) fn define_onearg<F: OneArg<T>>(&self, name: &'static CStr, _f: F) {
-        self.define(
-            name,
-            ffi::METH_O,
-            ffi::PyMethodDefPointer {
-                PyCFunction: bound_onearg::<T, F>(),
-            },
-        );
+        self.define(name, ffi::METH_O, ffi::PyMethodDefPointer { PyCFunction: bound_onearg::<T, F>() });
     }
 
     pub(crate) fn define_noargs<F: NoArgs<T>>(&self, name: &'static CStr, _f: F) {
-        self.define(
-            name,
-            ffi::METH_NOARGS,
-            ffi::PyMethodDefPointer {
-                PyCFunction: bound_noargs::<T, F>(),
-            },
-        );
+        self.define(name, ffi::METH_NOARGS, ffi::PyMethodDefPointer { PyCFunction: bound_noargs::<T, F>() });
     }
 
     fn define(&self, name: &'static CStr, flags: i32, function: ffi::PyMethodDefPointer) {
-        let definition = ffi::PyMethodDef {
-            ml_name: name.as_ptr(),
-            ml_meth: function,
-            ml_flags: flags,
-            ml_doc: std::ptr::null(),
-        };
-        self.definition
-            .store(Box::leak(Box::new(definition)), Ordering::Relaxed);
+        let definition =
+            ffi::PyMethodDef { ml_name: name.as_ptr(), ml_meth: function, ml_flags: flags, ml_doc: std::ptr::null() };
+        self.definition.store(Box::leak(Box::new(definition)), Ordering::Relaxed);
     }
 
     /// `this.function` as an object.

@@ -22,12 +22,8 @@ pub(crate) fn send_none(_py: Python<'_>, coro: &Obj) -> Sent {
     // SAFETY: both objects are alive; on the first two answers `result` is a new reference.
     unsafe {
         match ffi::PyIter_Send(coro.as_ptr(), ffi::Py_None(), &mut result) {
-            ffi::PySendResult::PYGEN_NEXT => {
-                Obj::from_owned(result).map_or_else(Sent::Raised, Sent::Yielded)
-            }
-            ffi::PySendResult::PYGEN_RETURN => {
-                Obj::from_owned(result).map_or_else(Sent::Raised, Sent::Returned)
-            }
+            ffi::PySendResult::PYGEN_NEXT => Obj::from_owned(result).map_or_else(Sent::Raised, Sent::Yielded),
+            ffi::PySendResult::PYGEN_RETURN => Obj::from_owned(result).map_or_else(Sent::Raised, Sent::Returned),
             ffi::PySendResult::PYGEN_ERROR => Sent::Raised(Raised),
         }
     }

@@ -10,21 +10,12 @@ use super::{Raised, RawResult};
 #[inline]
 pub(crate) fn set(_py: Python<'_>, dict: &Obj, key: &Obj, value: &Obj) -> RawResult<()> {
     // SAFETY: all alive; an object that is no dict is answered with SystemError.
-    if unsafe { ffi::PyDict_SetItem(dict.as_ptr(), key.as_ptr(), value.as_ptr()) } < 0 {
-        Err(Raised)
-    } else {
-        Ok(())
-    }
+    if unsafe { ffi::PyDict_SetItem(dict.as_ptr(), key.as_ptr(), value.as_ptr()) } < 0 { Err(Raised) } else { Ok(()) }
 }
 
 /// `dict.setdefault(key, value)`: whether `value` is what stands there now.
 #[inline]
-pub(crate) fn set_if_missing(
-    _py: Python<'_>,
-    dict: &Obj,
-    key: &Obj,
-    value: &Obj,
-) -> RawResult<bool> {
+pub(crate) fn set_if_missing(_py: Python<'_>, dict: &Obj, key: &Obj, value: &Obj) -> RawResult<bool> {
     // SAFETY: as in `set`; the answer is a borrowed reference that is only compared.
     let standing = unsafe { ffi::PyDict_SetDefault(dict.as_ptr(), key.as_ptr(), value.as_ptr()) };
     if standing.is_null() {

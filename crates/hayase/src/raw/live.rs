@@ -21,10 +21,7 @@ const END: usize = usize::MAX >> 1;
 
 impl LiveSet {
     pub(crate) const fn new() -> LiveSet {
-        LiveSet(GilCell::new(Slab {
-            slots: Vec::new(),
-            free: None,
-        }))
+        LiveSet(GilCell::new(Slab { slots: Vec::new(), free: None }))
     }
 
     /// The place of `object` from now on; it must be given back with [`LiveSet::leave`] before the object dies.

@@ -45,16 +45,11 @@ pub(crate) fn find(
             usize::from_ne_bytes(bytes.try_into().expect("a word")) == wanted.as_ptr() as usize
         }))
     };
-    let differs =
-        |offset: &usize| bytes(&task, *offset..offset + 1) != bytes(&future, *offset..offset + 1);
+    let differs = |offset: &usize| bytes(&task, *offset..offset + 1) != bytes(&future, *offset..offset + 1);
     let is_task = only((head..size_of_instance(future_class)).filter(differs))
         .filter(|offset| bytes(&task, *offset..offset + 1) == [1]);
     Ok(match (words(coro), words(name.as_any()), is_task) {
-        (Some(coro), Some(name), Some(is_task)) => Some(Fields {
-            coro,
-            name,
-            is_task,
-        }),
+        (Some(coro), Some(name), Some(is_task)) => Some(Fields { coro, name, is_task }),
         _ => None,
     })
 }
@@ -63,17 +58,9 @@ pub(crate) fn find(
 fn deaf_loop(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     let ignore = |_args: &Bound<'_, _>, _keywords: Option<&Bound<'_, PyDict>>| false;
     let keywords = PyDict::new(py);
-    keywords.set_item(
-        "get_debug",
-        PyCFunction::new_closure(py, None, None, ignore)?,
-    )?;
-    keywords.set_item(
-        "call_soon",
-        PyCFunction::new_closure(py, None, None, ignore)?,
-    )?;
-    py.import("types")?
-        .getattr("SimpleNamespace")?
-        .call((), Some(&keywords))
+    keywords.set_item("get_debug", PyCFunction::new_closure(py, None, None, ignore)?)?;
+    keywords.set_item("call_soon", PyCFunction::new_closure(py, None, None, ignore)?)?;
+    py.import("types")?.getattr("SimpleNamespace")?.call((), Some(&keywords))
 }
 
 fn size_of_instance(class: &Bound<'_, PyType>) -> usize {
@@ -89,9 +76,7 @@ fn only(mut offsets: impl Iterator<Item = usize>) -> Option<usize> {
 fn bytes<'a>(object: &'a Bound<'_, PyAny>, range: Range<usize>) -> &'a [u8] {
     assert!(range.end <= size_of_instance(&object.get_type()));
     // SAFETY: within the live instance, whose memory was zeroed when it was made; nobody writes while we look.
-    unsafe {
-        std::slice::from_raw_parts(object.as_ptr().cast::<u8>().add(range.start), range.len())
-    }
+    unsafe { std::slice::from_raw_parts(object.as_ptr().cast::<u8>().add(range.start), range.len()) }
 }
 
 impl Fields {
@@ -112,11 +97,7 @@ impl Fields {
         // SAFETY: a field of the base that owns a reference or is null: found in the base class itself. The base's
         // traverse and clear, which our slots call, know it.
         drop(unsafe {
-            let field = task
-                .as_ptr()
-                .cast::<u8>()
-                .add(offset)
-                .cast::<*mut ffi::PyObject>();
+            let field = task.as_ptr().cast::<u8>().add(offset).cast::<*mut ffi::PyObject>();
             Obj::from_owned_opt(field.replace(value.clone().into_ptr()))
         });
     }

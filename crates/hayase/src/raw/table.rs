@@ -31,12 +31,7 @@ pub(crate) struct Table<T: Data> {
 /// Calls a function through its type alone.
 #[inline(always)]
 fn conjure<F: Copy>() -> F {
-    const {
-        assert!(
-            size_of::<F>() == 0,
-            "only function items and closures without captures"
-        )
-    };
+    const { assert!(size_of::<F>() == 0, "only function items and closures without captures") };
     // SAFETY: the type has no bytes, so there is nothing to initialise; every builder method below takes a value of
     // `F`, which proves that it has one, and `Copy` allows another.
     unsafe { MaybeUninit::<F>::uninit().assume_init() }
@@ -59,16 +54,8 @@ function!(Send, (&Obj), Step);
 
 impl<T: Data> Table<T> {
     /// `base` is null for `object`. The type is final: no `BASETYPE`.
-    pub(crate) fn new(
-        name: &'static CStr,
-        doc: &'static CStr,
-        base: *mut ffi::PyTypeObject,
-        flags: u64,
-    ) -> Table<T> {
-        let flags = ffi::Py_TPFLAGS_DEFAULT
-            | ffi::Py_TPFLAGS_HAVE_GC
-            | ffi::Py_TPFLAGS_IMMUTABLETYPE
-            | flags;
+    pub(crate) fn new(name: &'static CStr, doc: &'static CStr, base: *mut ffi::PyTypeObject, flags: u64) -> Table<T> {
+        let flags = ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_HAVE_GC | ffi::Py_TPFLAGS_IMMUTABLETYPE | flags;
         let mut builder = TypeBuilder::new(name, Class::<T>::basic_size(base), flags)
             .slot(ffi::Py_tp_doc, doc.as_ptr().cast_mut().cast())
             .slot(ffi::Py_tp_clear, instance::clear::<T> as *mut _);
@@ -78,22 +65,13 @@ impl<T: Data> Table<T> {
                 .slot(ffi::Py_tp_traverse, instance::traverse::<T> as *mut _)
         } else {
             builder
-                .slot(
-                    ffi::Py_tp_dealloc,
-                    instance::dealloc_with_base::<T> as *mut _,
-                )
-                .slot(
-                    ffi::Py_tp_traverse,
-                    instance::traverse_with_base::<T> as *mut _,
-                )
+                .slot(ffi::Py_tp_dealloc, instance::dealloc_with_base::<T> as *mut _)
+                .slot(ffi::Py_tp_traverse, instance::traverse_with_base::<T> as *mut _)
         };
         if T::FINALIZE {
             builder = builder.slot(ffi::Py_tp_finalize, instance::finalize::<T> as *mut _);
         }
-        Table {
-            builder,
-            _data: PhantomData,
-        }
+        Table { builder, _data: PhantomData }
     }
 
     /// Makes the type and remembers it as the class of `T`.
@@ -108,30 +86,15 @@ impl<T: Data> Table<T> {
         self
     }
 
-    pub(crate) fn noargs<F: NoArgs<T>>(
-        self,
-        name: &'static CStr,
-        doc: &'static CStr,
-        _f: F,
-    ) -> Self {
+    pub(crate) fn noargs<F: NoArgs<T>>(self, name: &'static CStr, doc: &'static CStr, _f: F) -> Self {
         self.map(|builder| builder.noargs(name, doc, noargs::<T, F>))
     }
 
-    pub(crate) fn onearg<F: OneArg<T>>(
-        self,
-        name: &'static CStr,
-        doc: &'static CStr,
-        _f: F,
-    ) -> Self {
+    pub(crate) fn onearg<F: OneArg<T>>(self, name: &'static CStr, doc: &'static CStr, _f: F) -> Self {
         self.map(|builder| builder.onearg(name, doc, onearg::<T, F>))
     }
 
-    pub(crate) fn fastcall<F: Fastcall<T>>(
-        self,
-        name: &'static CStr,
-        doc: &'static CStr,
-        _f: F,
-    ) -> Self {
+    pub(crate) fn fastcall<F: Fastcall<T>>(self, name: &'static CStr, doc: &'static CStr, _f: F) -> Self {
         self.map(|builder| builder.fastcall(name, doc, fastcall::<T, F>))
     }
 
@@ -140,12 +103,7 @@ impl<T: Data> Table<T> {
     }
 
     /// Deleting the attribute is an `AttributeError`.
-    pub(crate) fn get_set<F: NoArgs<T>, G: Setter<T>>(
-        self,
-        name: &'static CStr,
-        _get: F,
-        _set: G,
-    ) -> Self {
+    pub(crate) fn get_set<F: NoArgs<T>, G: Setter<T>>(self, name: &'static CStr, _get: F, _set: G) -> Self {
         self.map(|builder| builder.getset(name, getter::<T, F>, Some(setter::<T, G>)))
     }
 
@@ -177,9 +135,7 @@ impl<T: Data> Table<T> {
         T: Default,
     {
         self.map(|builder| {
-            builder
-                .slot(ffi::Py_tp_new, new::<T> as *mut _)
-                .slot(ffi::Py_tp_init, init::<T, F> as *mut _)
+            builder.slot(ffi::Py_tp_new, new::<T> as *mut _).slot(ffi::Py_tp_init, init::<T, F> as *mut _)
         })
     }
 }
@@ -210,11 +166,7 @@ unsafe extern "C" fn onearg<T: Data, F: OneArg<T>>(
     arg: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
     // SAFETY: as in `noargs`; the argument is alive during the call.
-    entry(|py| {
-        conjure::<F>()(py, unsafe { Ref::<T>::view(&this) }, unsafe {
-            Obj::view(&arg)
-        })
-    })
+    entry(|py| conjure::<F>()(py, unsafe { Ref::<T>::view(&this) }, unsafe { Obj::view(&arg) }))
 }
 
 unsafe extern "C" fn fastcall<T: Data, F: Fastcall<T>>(
@@ -238,16 +190,10 @@ unsafe extern "C" fn setter<T: Data, F: Setter<T>>(
 ) -> c_int {
     entry_int(|py| {
         if value.is_null() {
-            return Err(Raised::from_err(
-                py,
-                PyErr::new::<PyAttributeError, _>("cannot delete attribute"),
-            ));
+            return Err(Raised::from_err(py, PyErr::new::<PyAttributeError, _>("cannot delete attribute")));
         }
         // SAFETY: as in `onearg`.
-        conjure::<F>()(py, unsafe { Ref::<T>::view(&this) }, unsafe {
-            Obj::view(&value)
-        })
-        .map(|()| 0)
+        conjure::<F>()(py, unsafe { Ref::<T>::view(&this) }, unsafe { Obj::view(&value) }).map(|()| 0)
     })
 }
 
@@ -271,9 +217,7 @@ unsafe extern "C" fn send<T: Data, F: Send<T>>(
     let mut status = ffi::PySendResult::PYGEN_ERROR;
     let out = entry(|py| {
         // SAFETY: as in `onearg`.
-        match conjure::<F>()(py, unsafe { Ref::<T>::view(&this) }, unsafe {
-            Obj::view(&value)
-        })? {
+        match conjure::<F>()(py, unsafe { Ref::<T>::view(&this) }, unsafe { Obj::view(&value) })? {
             Step::Yield(value) => {
                 status = ffi::PySendResult::PYGEN_NEXT;
                 Ok(value)

@@ -47,10 +47,7 @@ pub(super) enum Entered {
 /// Makes `task` the current task of its loop.
 #[inline]
 pub(super) fn enter(py: Python<'_>, task: &Ref<TaskData>) -> RawResult<Entered> {
-    let (Some(scheduler), Some(event_loop)) = (
-        task.core.event_loop.scheduler(),
-        task.core.event_loop.object(),
-    ) else {
+    let (Some(scheduler), Some(event_loop)) = (task.core.event_loop.scheduler(), task.core.event_loop.object()) else {
         enter_or_leave(py, task, imports::enter_task(py))?;
         return Ok(Entered::Foreign);
     };
@@ -64,12 +61,7 @@ pub(super) fn enter(py: Python<'_>, task: &Ref<TaskData>) -> RawResult<Entered> 
 }
 
 #[inline]
-pub(super) fn leave(
-    py: Python<'_>,
-    task: &Ref<TaskData>,
-    entered: Entered,
-    outcome: RawResult<()>,
-) -> RawResult<()> {
+pub(super) fn leave(py: Python<'_>, task: &Ref<TaskData>, entered: Entered, outcome: RawResult<()>) -> RawResult<()> {
     match entered {
         Entered::Ours => {
             if let Some(scheduler) = task.core.event_loop.scheduler() {
@@ -114,11 +106,7 @@ fn enter_if_none(py: Python<'_>, task: &Ref<TaskData>, event_loop: &Obj) -> RawR
     enter_or_leave(py, task, imports::enter_task(py))
 }
 
-fn enter_or_leave(
-    py: Python<'_>,
-    task: &Ref<TaskData>,
-    function: PyResult<&Bound<'_, PyAny>>,
-) -> RawResult<()> {
+fn enter_or_leave(py: Python<'_>, task: &Ref<TaskData>, function: PyResult<&Bound<'_, PyAny>>) -> RawResult<()> {
     let function = imports::raw(py, function)?;
     let Some(event_loop) = task.core.event_loop.object() else {
         return Err(super::future::uninitialised(py));
@@ -142,11 +130,7 @@ fn set_current(py: Python<'_>, event_loop: &Obj, task: Option<&Obj>) -> RawResul
 }
 
 /// For an eager start: another current task; returns the one before.
-pub(super) fn swap(
-    py: Python<'_>,
-    task: &Ref<TaskData>,
-    current: Option<&Obj>,
-) -> RawResult<Option<Obj>> {
+pub(super) fn swap(py: Python<'_>, task: &Ref<TaskData>, current: Option<&Obj>) -> RawResult<Option<Obj>> {
     let Some(event_loop) = task.core.event_loop.object() else {
         return Err(super::future::uninitialised(py));
     };
@@ -169,8 +153,7 @@ pub(super) fn register(py: Python<'_>, task: &Ref<TaskData>) -> RawResult<()> {
         if !PROVIDER_INSTALLED.get() {
             to_raw(py, install_provider(py))?;
         }
-        task.registration
-            .set(Registration::Live(LIVE.enter(py, task.as_obj())));
+        task.registration.set(Registration::Live(LIVE.enter(py, task.as_obj())));
         return Ok(());
     }
     if let Some(fields) = mirrored_fields(py, task)
@@ -227,9 +210,7 @@ pub(super) fn unregister(py: Python<'_>, task: &Ref<TaskData>) {
             // A task may die because of an exception that is on its way.
             let pending = compat::take_raised(py);
             let function = imports::raw(py, imports::unregister_task(py));
-            if let Err(raised) =
-                function.and_then(|function| call::call1(py, &function, task.as_obj()))
-            {
+            if let Err(raised) = function.and_then(|function| call::call1(py, &function, task.as_obj())) {
                 exception::write_unraisable(py, raised, task.as_obj());
             }
             compat::restore_raised(py, pending);
@@ -238,21 +219,13 @@ pub(super) fn unregister(py: Python<'_>, task: &Ref<TaskData>) {
 }
 
 /// `future` is awaited by `task`: for `asyncio.capture_call_graph`.
-pub(super) fn add_to_awaited_by(
-    py: Python<'_>,
-    future: &Obj,
-    task: &Ref<TaskData>,
-) -> RawResult<()> {
+pub(super) fn add_to_awaited_by(py: Python<'_>, future: &Obj, task: &Ref<TaskData>) -> RawResult<()> {
     let function = imports::raw(py, imports::add_to_awaited_by(py))?;
     call::call_n(py, &function, &[future, task.as_obj()]).map(drop)
 }
 
 /// `future` is no longer awaited by `task`.
-pub(super) fn discard_from_awaited_by(
-    py: Python<'_>,
-    future: &Obj,
-    task: &Ref<TaskData>,
-) -> RawResult<()> {
+pub(super) fn discard_from_awaited_by(py: Python<'_>, future: &Obj, task: &Ref<TaskData>) -> RawResult<()> {
     let function = imports::raw(py, imports::discard_from_awaited_by(py))?;
     call::call_n(py, &function, &[future, task.as_obj()]).map(drop)
 }
@@ -261,9 +234,7 @@ pub(super) fn discard_from_awaited_by(
 /// them too. Done when the first task is made, never by an import.
 #[cold]
 fn install_provider(py: Python<'_>) -> PyResult<()> {
-    let weak_set = py
-        .import("asyncio.tasks")?
-        .getattr(compat::ALL_TASKS_NAME)?;
+    let weak_set = py.import("asyncio.tasks")?.getattr(compat::ALL_TASKS_NAME)?;
     let data = weak_set.getattr("data")?;
     if !data.is_instance_of::<ScheduledTasks>() {
         let provider = Bound::new(py, ScheduledTasks)?;

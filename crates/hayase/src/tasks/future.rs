@@ -68,10 +68,7 @@ enum Waiter {
 impl Waiter {
     fn from_parts(what: Obj, context: Option<Obj>) -> Waiter {
         match context {
-            Some(context) => Waiter::Callback {
-                callback: what,
-                context,
-            },
+            Some(context) => Waiter::Callback { callback: what, context },
             None => Waiter::Task(what),
         }
     }
@@ -79,18 +76,10 @@ impl Waiter {
     fn is(&self, other: &Waiter) -> bool {
         match (self, other) {
             (Waiter::Task(a), Waiter::Task(b)) => a.is(b.as_ptr()),
-            (
-                Waiter::Callback {
-                    callback: a,
-                    context: c,
-                },
-                Waiter::Callback {
-                    callback: b,
-                    context: d,
-                },
-            ) => a.is(b.as_ptr()) && c.is(d.as_ptr()),
-            (Waiter::Task(_), Waiter::Callback { .. })
-            | (Waiter::Callback { .. }, Waiter::Task(_)) => false,
+            (Waiter::Callback { callback: a, context: c }, Waiter::Callback { callback: b, context: d }) => {
+                a.is(b.as_ptr()) && c.is(d.as_ptr())
+            }
+            (Waiter::Task(_), Waiter::Callback { .. }) | (Waiter::Callback { .. }, Waiter::Task(_)) => false,
         }
     }
 }
@@ -137,20 +126,11 @@ impl Core {
     }
 
     pub(super) fn check_initialised(&self, py: Python<'_>) -> RawResult<()> {
-        if self.is_initialised() {
-            Ok(())
-        } else {
-            Err(uninitialised(py))
-        }
+        if self.is_initialised() { Ok(()) } else { Err(uninitialised(py)) }
     }
 
     /// `__init__`: `event_loop` is None for the current one.
-    pub(super) fn init(
-        &self,
-        py: Python<'_>,
-        class_name: &str,
-        event_loop: Option<Obj>,
-    ) -> RawResult<()> {
+    pub(super) fn init(&self, py: Python<'_>, class_name: &str, event_loop: Option<Obj>) -> RawResult<()> {
         if self.is_initialised() {
             if compat::STRICT_INIT {
                 let text = format!("_asyncio.{class_name} object is already initialized");
@@ -175,17 +155,11 @@ impl Core {
         let debug = match self.event_loop.scheduler() {
             Some(scheduler) => scheduler.debug.get(),
             None => match self.event_loop.object() {
-                Some(event_loop) => {
-                    call::is_true(py, &call::method(py, &event_loop, &GET_DEBUG, &[])?)?
-                }
+                Some(event_loop) => call::is_true(py, &call::method(py, &event_loop, &GET_DEBUG, &[])?)?,
                 None => false,
             },
         };
-        if debug {
-            self.remember_stack(py)
-        } else {
-            Ok(())
-        }
+        if debug { self.remember_stack(py) } else { Ok(()) }
     }
 
     #[cold]
@@ -200,28 +174,14 @@ impl Core {
         Ok(())
     }
 
-    fn get_rare(
-        &self,
-        py: Python<'_>,
-        field: impl FnOnce(&mut Rare) -> &mut Option<Obj>,
-    ) -> Option<Obj> {
-        self.rare
-            .with_existing(py, |rare| field(rare).clone())
-            .flatten()
+    fn get_rare(&self, py: Python<'_>, field: impl FnOnce(&mut Rare) -> &mut Option<Obj>) -> Option<Obj> {
+        self.rare.with_existing(py, |rare| field(rare).clone()).flatten()
     }
 
-    fn set_rare(
-        &self,
-        py: Python<'_>,
-        field: impl FnOnce(&mut Rare) -> &mut Option<Obj>,
-        value: Option<Obj>,
-    ) {
+    fn set_rare(&self, py: Python<'_>, field: impl FnOnce(&mut Rare) -> &mut Option<Obj>, value: Option<Obj>) {
         let before = match value {
             Some(value) => self.rare.with(py, |rare| field(rare).replace(value)),
-            None => self
-                .rare
-                .with_existing(py, |rare| field(rare).take())
-                .flatten(),
+            None => self.rare.with_existing(py, |rare| field(rare).take()).flatten(),
         };
         drop(before);
     }
@@ -260,11 +220,8 @@ impl Core {
 
     #[inline]
     fn add_waiter(&self, py: Python<'_>, waiter: Waiter) {
-        let crowded = self.waiter.is_some()
-            || self
-                .rare
-                .with_existing(py, |rare| !rare.waiters.is_empty())
-                .unwrap_or(false);
+        let crowded =
+            self.waiter.is_some() || self.rare.with_existing(py, |rare| !rare.waiters.is_empty()).unwrap_or(false);
         if crowded {
             self.rare.with(py, |rare| rare.waiters.push(waiter));
             return;
@@ -279,15 +236,12 @@ impl Core {
     }
 
     fn first_waiter(&self) -> Option<Waiter> {
-        self.waiter
-            .get()
-            .map(|what| Waiter::from_parts(what, self.waiter_context.get()))
+        self.waiter.get().map(|what| Waiter::from_parts(what, self.waiter_context.get()))
     }
 
     fn waiters(&self, py: Python<'_>) -> Vec<Waiter> {
         let mut all: Vec<Waiter> = self.first_waiter().into_iter().collect();
-        self.rare
-            .with_existing(py, |rare| all.extend_from_slice(&rare.waiters));
+        self.rare.with_existing(py, |rare| all.extend_from_slice(&rare.waiters));
         all
     }
 
@@ -305,13 +259,8 @@ impl Core {
     /// Hands all waiters to the loop, in order; after an error the rest is forgotten, as in asyncio.
     #[inline]
     fn notify_all(&self, py: Python<'_>, this: &Obj) -> RawResult<()> {
-        let first = self
-            .waiter
-            .take()
-            .map(|what| Waiter::from_parts(what, self.waiter_context.take()));
-        let rest = self
-            .rare
-            .with_existing(py, |rare| std::mem::take(&mut rare.waiters));
+        let first = self.waiter.take().map(|what| Waiter::from_parts(what, self.waiter_context.take()));
+        let rest = self.rare.with_existing(py, |rare| std::mem::take(&mut rare.waiters));
         if let Some(first) = first {
             self.notify(py, this, first)?;
         }
@@ -328,15 +277,10 @@ impl Core {
             scheduler.push(
                 py,
                 match waiter {
-                    Waiter::Task(task) => Ready::Wakeup {
-                        task,
-                        future: this.clone(),
-                    },
-                    Waiter::Callback { callback, context } => Ready::DoneCallback {
-                        callback,
-                        future: this.clone(),
-                        context,
-                    },
+                    Waiter::Task(task) => Ready::Wakeup { task, future: this.clone() },
+                    Waiter::Callback { callback, context } => {
+                        Ready::DoneCallback { callback, future: this.clone(), context }
+                    }
                 },
             );
             return Ok(());
@@ -349,12 +293,7 @@ impl Core {
     }
 
     /// `loop.call_soon(*args, context=context)` on a loop that is not ours.
-    pub(super) fn foreign_call_soon(
-        &self,
-        py: Python<'_>,
-        args: &[&Obj],
-        context: &Obj,
-    ) -> RawResult<()> {
+    pub(super) fn foreign_call_soon(&self, py: Python<'_>, args: &[&Obj], context: &Obj) -> RawResult<()> {
         let Some(event_loop) = self.event_loop.object() else {
             return Err(uninitialised(py));
         };
@@ -378,17 +317,10 @@ impl Core {
             error.clone()
         };
         if !exception::is_instance(&error) {
-            return Err(Raised::from_err(
-                py,
-                PyTypeError::new_err("invalid exception object"),
-            ));
+            return Err(Raised::from_err(py, PyTypeError::new_err("invalid exception object")));
         }
         let error = without_stop_iteration(py, error)?;
-        self.set_rare(
-            py,
-            |rare| &mut rare.exception_traceback,
-            exception::traceback(&error),
-        );
+        self.set_rare(py, |rare| &mut rare.exception_traceback, exception::traceback(&error));
         self.outcome.set(Some(error));
         self.state.set(State::Exception);
         self.notify_all(py, this)?;
@@ -396,12 +328,7 @@ impl Core {
         Ok(())
     }
 
-    pub(super) fn cancel(
-        &self,
-        py: Python<'_>,
-        this: &Obj,
-        message: Option<Obj>,
-    ) -> RawResult<bool> {
+    pub(super) fn cancel(&self, py: Python<'_>, this: &Obj, message: Option<Obj>) -> RawResult<bool> {
         self.log_traceback.set(false);
         if !self.is_pending() {
             return Ok(false);
@@ -414,20 +341,14 @@ impl Core {
 
     #[inline]
     fn check_pending(&self, py: Python<'_>) -> RawResult<()> {
-        if self.is_pending() {
-            Ok(())
-        } else {
-            Err(invalid_state(py, "invalid state"))
-        }
+        if self.is_pending() { Ok(()) } else { Err(invalid_state(py, "invalid state")) }
     }
 
     /// What a done future holds; its exception counts as retrieved.
     #[inline]
     pub(super) fn outcome(&self, py: Python<'_>) -> RawResult<Outcome> {
         match self.state.get() {
-            State::Result => Ok(Outcome::Value(
-                self.outcome.get().unwrap_or_else(|| Obj::none(py)),
-            )),
+            State::Result => Ok(Outcome::Value(self.outcome.get().unwrap_or_else(|| Obj::none(py)))),
             State::Exception => {
                 self.log_traceback.set(false);
                 let error = self.outcome.get().unwrap_or_else(|| Obj::none(py));
@@ -491,13 +412,8 @@ impl Core {
                     }
                 }
             }
-            for object in [
-                &rare.cancel_message,
-                &rare.source_traceback,
-                &rare.exception_traceback,
-            ]
-            .into_iter()
-            .flatten()
+            for object in
+                [&rare.cancel_message, &rare.source_traceback, &rare.exception_traceback].into_iter().flatten()
             {
                 visitor.obj(object);
             }
@@ -525,9 +441,7 @@ impl Core {
             if let Some(traceback) = self.source_traceback(py) {
                 report.set_item("source_traceback", traceback.into_bound(py))?;
             }
-            event_loop
-                .borrow(py)
-                .call_method1("call_exception_handler", (report,))?;
+            event_loop.borrow(py).call_method1("call_exception_handler", (report,))?;
             Ok(())
         };
         if let Err(err) = report() {
@@ -547,26 +461,19 @@ impl Core {
         self.report(
             py,
             this,
-            &[
-                ("message", message.as_any()),
-                ("exception", &error.borrow(py)),
-                ("future", &this.borrow(py)),
-            ],
+            &[("message", message.as_any()), ("exception", &error.borrow(py)), ("future", &this.borrow(py))],
         );
     }
 }
 
 fn get_event_loop(py: Python<'_>) -> PyResult<Obj> {
     let events = py.import("asyncio.events")?;
-    Ok(Obj::from_bound(
-        events.getattr(compat::GET_EVENT_LOOP_NAME)?.call0()?,
-    ))
+    Ok(Obj::from_bound(events.getattr(compat::GET_EVENT_LOOP_NAME)?.call0()?))
 }
 
 /// A StopIteration inside a future would end the generator that awaits it.
 fn without_stop_iteration(py: Python<'_>, error: Obj) -> RawResult<Obj> {
-    const TEXT: &str =
-        "StopIteration interacts badly with generators and cannot be raised into a Future";
+    const TEXT: &str = "StopIteration interacts badly with generators and cannot be raised into a Future";
     if !compat::STOP_ITERATION_IS_WRAPPED {
         if exception::is_exact_stop_iteration(&error) {
             return Err(Raised::from_err(py, PyTypeError::new_err(TEXT)));
@@ -591,10 +498,7 @@ pub(super) fn invalid_state(py: Python<'_>, text: &str) -> Raised {
 
 #[cold]
 pub(super) fn uninitialised(py: Python<'_>) -> Raised {
-    Raised::from_err(
-        py,
-        PyRuntimeError::new_err("Future object is not initialized."),
-    )
+    Raised::from_err(py, PyRuntimeError::new_err("Future object is not initialized."))
 }
 
 /// The common part of an object, if it is exactly one of our two classes.
@@ -618,9 +522,7 @@ pub(crate) struct FutureData {
 
 impl Default for FutureData {
     fn default() -> FutureData {
-        FutureData {
-            core: Core::new(LoopRef::unset()),
-        }
+        FutureData { core: Core::new(LoopRef::unset()) }
     }
 }
 
@@ -657,12 +559,7 @@ impl Data for FutureData {
 /// `loop.create_future()`
 #[inline]
 pub(crate) fn make(py: Python<'_>, event_loop: LoopRef) -> RawResult<Obj> {
-    let future = FutureData::class().make(
-        py,
-        FutureData {
-            core: Core::new(event_loop),
-        },
-    )?;
+    let future = FutureData::class().make(py, FutureData { core: Core::new(event_loop) })?;
     future.core.remember_origin(py)?;
     Ok(future.into_obj())
 }
@@ -670,109 +567,54 @@ pub(crate) fn make(py: Python<'_>, event_loop: LoopRef) -> RawResult<Obj> {
 /// Names that futures and tasks share.
 pub(super) fn common<T: HasCore>(table: Table<T>) -> Table<T> {
     table
-        .noargs(
-            c"result",
-            c"The result, or the exception raised; InvalidStateError while pending.",
-            result::<T>,
-        )
-        .noargs(
-            c"exception",
-            c"The exception that was set, or None.",
-            get_exception::<T>,
-        )
-        .noargs(
-            c"done",
-            c"Whether there is a result or an exception, or it was cancelled.",
-            done::<T>,
-        )
+        .noargs(c"result", c"The result, or the exception raised; InvalidStateError while pending.", result::<T>)
+        .noargs(c"exception", c"The exception that was set, or None.", get_exception::<T>)
+        .noargs(c"done", c"Whether there is a result or an exception, or it was cancelled.", done::<T>)
         .noargs(c"cancelled", c"Whether it was cancelled.", cancelled::<T>)
-        .fastcall(
-            c"add_done_callback",
-            c"Call a function with this object when it is done.",
-            add_done_callback::<T>,
-        )
+        .fastcall(c"add_done_callback", c"Call a function with this object when it is done.", add_done_callback::<T>)
         .onearg(
             c"remove_done_callback",
             c"Remove every instance of a callback; returns how many.",
             remove_done_callback::<T>,
         )
         .noargs(c"get_loop", c"The event loop it belongs to.", get_loop::<T>)
-        .noargs(
-            c"_make_cancelled_error",
-            c"The CancelledError to raise.",
-            make_cancelled_error::<T>,
-        )
+        .noargs(c"_make_cancelled_error", c"The CancelledError to raise.", make_cancelled_error::<T>)
         .get(c"_state", state_name::<T>)
         .get(c"_loop", event_loop::<T>)
         .get(c"_callbacks", callbacks::<T>)
         .get(c"_result", stored_result::<T>)
         .get(c"_exception", stored_exception::<T>)
         .get(c"_source_traceback", source_traceback::<T>)
-        .get_set(
-            c"_cancel_message",
-            get_cancel_message::<T>,
-            set_cancel_message::<T>,
-        )
-        .get_set(
-            c"_log_traceback",
-            get_log_traceback::<T>,
-            set_log_traceback::<T>,
-        )
-        .get_set(
-            c"_asyncio_future_blocking",
-            get_blocking::<T>,
-            set_blocking::<T>,
-        )
+        .get_set(c"_cancel_message", get_cancel_message::<T>, set_cancel_message::<T>)
+        .get_set(c"_log_traceback", get_log_traceback::<T>, set_log_traceback::<T>)
+        .get_set(c"_asyncio_future_blocking", get_blocking::<T>, set_blocking::<T>)
         .iter(iter::<T>)
         .awaits(iter::<T>)
 }
 
 /// Makes the types `Future` and the iterator of both, and puts `Future` into the module.
 pub(super) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()> {
-    let base = imports::future_base(py)?
-        .cast::<pyo3::types::PyType>()?
-        .as_type_ptr();
-    const DOC: &std::ffi::CStr =
-        c"Future(*, loop=None)\n--\n\nA result that somebody else will set.";
-    let table = common(Table::<FutureData>::new(
-        c"hayase._core.Future",
-        DOC,
-        base,
-        0,
-    ))
-    .onearg(c"set_result", c"Make it done with a result.", set_result)
-    .onearg(
-        c"set_exception",
-        c"Make it done with an exception.",
-        set_exception,
-    )
-    .fastcall(
-        c"cancel",
-        c"Cancel it; False if it is done already.",
-        cancel,
-    )
-    .repr(repr)
-    .init(init_future);
+    let base = imports::future_base(py)?.cast::<pyo3::types::PyType>()?.as_type_ptr();
+    const DOC: &std::ffi::CStr = c"Future(*, loop=None)\n--\n\nA result that somebody else will set.";
+    let table = common(Table::<FutureData>::new(c"hayase._core.Future", DOC, base, 0))
+        .onearg(c"set_result", c"Make it done with a result.", set_result)
+        .onearg(c"set_exception", c"Make it done with an exception.", set_exception)
+        .fastcall(c"cancel", c"Cancel it; False if it is done already.", cancel)
+        .repr(repr)
+        .init(init_future);
     to_py(py, table.build(base))?;
     to_py(py, iterator_table().build(std::ptr::null_mut()))?;
     module.add("Future", FutureData::class().type_obj().into_bound(py))
 }
 
-fn init_future(
-    py: Python<'_>,
-    this: &Ref<FutureData>,
-    args: &Obj,
-    keywords: Option<&Obj>,
-) -> RawResult<()> {
+fn init_future(py: Python<'_>, this: &Ref<FutureData>, args: &Obj, keywords: Option<&Obj>) -> RawResult<()> {
     let event_loop = to_raw(py, parse_future_args(py, args, keywords))?;
     this.core.init(py, "Future", event_loop)
 }
 
 fn parse_future_args(py: Python<'_>, args: &Obj, keywords: Option<&Obj>) -> PyResult<Option<Obj>> {
     if args.borrow(py).len()? > 0 {
-        return Err(PyTypeError::new_err(
-            "Future() takes no positional arguments",
-        ));
+        return Err(PyTypeError::new_err("Future() takes no positional arguments"));
     }
     let mut event_loop = None;
     for (name, value) in keyword_items(py, keywords)? {
@@ -784,35 +626,23 @@ fn parse_future_args(py: Python<'_>, args: &Obj, keywords: Option<&Obj>) -> PyRe
     Ok(event_loop)
 }
 
-pub(super) fn keyword_items(
-    py: Python<'_>,
-    keywords: Option<&Obj>,
-) -> PyResult<Vec<(String, Obj)>> {
+pub(super) fn keyword_items(py: Python<'_>, keywords: Option<&Obj>) -> PyResult<Vec<(String, Obj)>> {
     let Some(keywords) = keywords else {
         return Ok(vec![]);
     };
     let keywords = keywords.borrow(py);
     let keywords = keywords.cast::<PyDict>()?;
-    keywords
-        .iter()
-        .map(|(name, value)| Ok((name.extract()?, Obj::from_bound(value))))
-        .collect()
+    keywords.iter().map(|(name, value)| Ok((name.extract()?, Obj::from_bound(value)))).collect()
 }
 
 #[cold]
 pub(super) fn unexpected_keyword(function: &str, name: &str) -> PyErr {
-    PyTypeError::new_err(format!(
-        "{function}() got an unexpected keyword argument '{name}'"
-    ))
+    PyTypeError::new_err(format!("{function}() got an unexpected keyword argument '{name}'"))
 }
 
 fn repr(py: Python<'_>, this: &Ref<FutureData>) -> RawResult<Obj> {
     this.core.check_initialised(py)?;
-    call::call1(
-        py,
-        &imports::raw(py, imports::future_repr(py))?,
-        this.as_obj(),
-    )
+    call::call1(py, &imports::raw(py, imports::future_repr(py))?, this.as_obj())
 }
 
 fn set_result(py: Python<'_>, this: &Ref<FutureData>, value: &Obj) -> RawResult<Obj> {
@@ -883,19 +713,13 @@ fn cancelled<T: HasCore>(py: Python<'_>, this: &Ref<T>) -> RawResult<Obj> {
 fn add_done_callback<T: HasCore>(py: Python<'_>, this: &Ref<T>, args: &Args<'_>) -> RawResult<Obj> {
     let args = args.named("add_done_callback");
     let (Some(callback), 1) = (args.get(0), args.len()) else {
-        let text = format!(
-            "add_done_callback() takes exactly 1 positional argument ({} given)",
-            args.len()
-        );
+        let text = format!("add_done_callback() takes exactly 1 positional argument ({} given)", args.len());
         return Err(Raised::from_err(py, PyTypeError::new_err(text)));
     };
     let [context] = args.keywords(py, [&CONTEXT])?;
     let core = this.core();
     if !core.is_initialised() {
-        return Err(Raised::from_err(
-            py,
-            PyRuntimeError::new_err("uninitialized Future object"),
-        ));
+        return Err(Raised::from_err(py, PyRuntimeError::new_err("uninitialized Future object")));
     }
     // Our own wake-up in a foreign wrapper's hands: stored as the task, which enters its context itself.
     let waiter = match task::woken_by(&callback) {
@@ -916,23 +740,15 @@ fn add_done_callback<T: HasCore>(py: Python<'_>, this: &Ref<T>, args: &Args<'_>)
     Ok(Obj::none(py))
 }
 
-fn remove_done_callback<T: HasCore>(
-    py: Python<'_>,
-    this: &Ref<T>,
-    callback: &Obj,
-) -> RawResult<Obj> {
+fn remove_done_callback<T: HasCore>(py: Python<'_>, this: &Ref<T>, callback: &Obj) -> RawResult<Obj> {
     let core = this.core();
     core.check_initialised(py)?;
     // Comparing runs Python code, which may add and remove callbacks: work on a copy, then take out what matched.
     let mut matched = vec![];
     for waiter in core.waiters(py) {
         let equal = match &waiter {
-            Waiter::Task(task) => {
-                task::woken_by(callback).is_some_and(|woken| woken.as_obj().is(task.as_ptr()))
-            }
-            Waiter::Callback {
-                callback: stored, ..
-            } => call::equal(py, stored, callback)?,
+            Waiter::Task(task) => task::woken_by(callback).is_some_and(|woken| woken.as_obj().is(task.as_ptr())),
+            Waiter::Callback { callback: stored, .. } => call::equal(py, stored, callback)?,
         };
         if equal {
             matched.push(waiter);
@@ -954,10 +770,7 @@ fn remove_done_callback<T: HasCore>(
 }
 
 fn get_loop<T: HasCore>(py: Python<'_>, this: &Ref<T>) -> RawResult<Obj> {
-    this.core()
-        .event_loop
-        .object()
-        .ok_or_else(|| uninitialised(py))
+    this.core().event_loop.object().ok_or_else(|| uninitialised(py))
 }
 
 fn make_cancelled_error<T: HasCore>(py: Python<'_>, this: &Ref<T>) -> RawResult<Obj> {
@@ -975,11 +788,7 @@ fn state_name<T: HasCore>(py: Python<'_>, this: &Ref<T>) -> RawResult<Obj> {
 }
 
 fn event_loop<T: HasCore>(py: Python<'_>, this: &Ref<T>) -> RawResult<Obj> {
-    Ok(this
-        .core()
-        .event_loop
-        .object()
-        .unwrap_or_else(|| Obj::none(py)))
+    Ok(this.core().event_loop.object().unwrap_or_else(|| Obj::none(py)))
 }
 
 fn callbacks<T: HasCore>(py: Python<'_>, this: &Ref<T>) -> RawResult<Obj> {
@@ -1002,36 +811,22 @@ fn callbacks<T: HasCore>(py: Python<'_>, this: &Ref<T>) -> RawResult<Obj> {
 
 fn stored_result<T: HasCore>(py: Python<'_>, this: &Ref<T>) -> RawResult<Obj> {
     this.core().check_initialised(py)?;
-    let value = if this.core().state() == State::Result {
-        this.core().outcome.get()
-    } else {
-        None
-    };
+    let value = if this.core().state() == State::Result { this.core().outcome.get() } else { None };
     Ok(value.unwrap_or_else(|| Obj::none(py)))
 }
 
 fn stored_exception<T: HasCore>(py: Python<'_>, this: &Ref<T>) -> RawResult<Obj> {
     this.core().check_initialised(py)?;
-    let error = if this.core().state() == State::Exception {
-        this.core().outcome.get()
-    } else {
-        None
-    };
+    let error = if this.core().state() == State::Exception { this.core().outcome.get() } else { None };
     Ok(error.unwrap_or_else(|| Obj::none(py)))
 }
 
 fn source_traceback<T: HasCore>(py: Python<'_>, this: &Ref<T>) -> RawResult<Obj> {
-    Ok(this
-        .core()
-        .source_traceback(py)
-        .unwrap_or_else(|| Obj::none(py)))
+    Ok(this.core().source_traceback(py).unwrap_or_else(|| Obj::none(py)))
 }
 
 fn get_cancel_message<T: HasCore>(py: Python<'_>, this: &Ref<T>) -> RawResult<Obj> {
-    Ok(this
-        .core()
-        .cancel_message(py)
-        .unwrap_or_else(|| Obj::none(py)))
+    Ok(this.core().cancel_message(py).unwrap_or_else(|| Obj::none(py)))
 }
 
 fn set_cancel_message<T: HasCore>(py: Python<'_>, this: &Ref<T>, value: &Obj) -> RawResult<()> {
@@ -1046,20 +841,14 @@ fn get_log_traceback<T: HasCore>(py: Python<'_>, this: &Ref<T>) -> RawResult<Obj
 
 fn set_log_traceback<T: HasCore>(py: Python<'_>, this: &Ref<T>, value: &Obj) -> RawResult<()> {
     if call::is_true(py, value)? {
-        return Err(Raised::from_err(
-            py,
-            PyValueError::new_err("_log_traceback can only be set to False"),
-        ));
+        return Err(Raised::from_err(py, PyValueError::new_err("_log_traceback can only be set to False")));
     }
     this.core().forget_unretrieved();
     Ok(())
 }
 
 fn get_blocking<T: HasCore>(py: Python<'_>, this: &Ref<T>) -> RawResult<Obj> {
-    Ok(Obj::bool(
-        py,
-        this.core().is_initialised() && this.core().blocking.get(),
-    ))
+    Ok(Obj::bool(py, this.core().is_initialised() && this.core().blocking.get()))
 }
 
 fn set_blocking<T: HasCore>(py: Python<'_>, this: &Ref<T>, value: &Obj) -> RawResult<()> {
@@ -1071,9 +860,7 @@ fn set_blocking<T: HasCore>(py: Python<'_>, this: &Ref<T>, value: &Obj) -> RawRe
 
 fn iter<T: HasCore>(py: Python<'_>, this: &Ref<T>) -> RawResult<Obj> {
     this.core().check_initialised(py)?;
-    let data = IteratorData {
-        future: ObjCell::new(Some(this.as_obj().clone())),
-    };
+    let data = IteratorData { future: ObjCell::new(Some(this.as_obj().clone())) };
     Ok(IteratorData::class().make(py, data)?.into_obj())
 }
 
@@ -1101,18 +888,13 @@ impl Data for IteratorData {
 
 fn iterator_table() -> Table<IteratorData> {
     const DISALLOW: u64 = pyo3::ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION;
-    Table::<IteratorData>::new(
-        c"hayase._core.FutureIter",
-        c"Awaits one future.",
-        std::ptr::null_mut(),
-        DISALLOW,
-    )
-    .iter(|_py: Python<'_>, this: &Ref<IteratorData>| Ok(this.as_obj().clone()))
-    .next(iterator_next)
-    .send(|py: Python<'_>, this: &Ref<IteratorData>, _value: &Obj| iterator_step(py, this))
-    .onearg(c"send", c"Continue; the value is ignored.", iterator_send)
-    .fastcall(c"throw", c"Raise an exception here.", iterator_throw)
-    .noargs(c"close", c"Forget the future.", iterator_close)
+    Table::<IteratorData>::new(c"hayase._core.FutureIter", c"Awaits one future.", std::ptr::null_mut(), DISALLOW)
+        .iter(|_py: Python<'_>, this: &Ref<IteratorData>| Ok(this.as_obj().clone()))
+        .next(iterator_next)
+        .send(|py: Python<'_>, this: &Ref<IteratorData>, _value: &Obj| iterator_step(py, this))
+        .onearg(c"send", c"Continue; the value is ignored.", iterator_send)
+        .fastcall(c"throw", c"Raise an exception here.", iterator_throw)
+        .noargs(c"close", c"Forget the future.", iterator_close)
 }
 
 #[inline]
@@ -1126,10 +908,7 @@ fn iterator_step(py: Python<'_>, this: &Ref<IteratorData>) -> RawResult<Step> {
             core.blocking.set(true);
             return Ok(Step::Yield(future));
         }
-        return Err(Raised::from_err(
-            py,
-            PyRuntimeError::new_err("await wasn't used with future"),
-        ));
+        return Err(Raised::from_err(py, PyRuntimeError::new_err("await wasn't used with future")));
     }
     this.future.set(None);
     core.get_result(py).map(Step::Return)
@@ -1139,7 +918,7 @@ fn iterator_next(py: Python<'_>, this: &Ref<IteratorData>) -> RawResult<Option<O
     match iterator_step(py, this)? {
         Step::Yield(future) => Ok(Some(future)),
         Step::Return(value) if value.is_none() => Ok(None),
-        Step::Return(value) => Err(exception::raise_stop_iteration(py, &value)),
+        Step::Return(value) => Err(exception::return_value(py, value)),
     }
 }
 
@@ -1164,9 +943,7 @@ fn iterator_throw(py: Python<'_>, this: &Ref<IteratorData>, args: &Args<'_>) -> 
 
 fn thrown(py: Python<'_>, args: &Args<'_>) -> PyResult<Obj> {
     let Some(kind) = args.get(0) else {
-        return Err(PyTypeError::new_err(
-            "throw expected at least 1 argument, got 0",
-        ));
+        return Err(PyTypeError::new_err("throw expected at least 1 argument, got 0"));
     };
     if args.len() > 3 {
         let text = format!("throw expected at most 3 arguments, got {}", args.len());
@@ -1179,22 +956,13 @@ fn thrown(py: Python<'_>, args: &Args<'_>) -> PyResult<Obj> {
     let value = args.get(1).filter(|value| !value.is_none());
     let traceback = args.get(2).filter(|traceback| !traceback.is_none());
     if let Some(traceback) = &traceback
-        && !traceback
-            .borrow(py)
-            .is_instance_of::<pyo3::types::PyTraceback>()
+        && !traceback.borrow(py).is_instance_of::<pyo3::types::PyTraceback>()
     {
-        return Err(PyTypeError::new_err(
-            "throw() third argument must be a traceback",
-        ));
+        return Err(PyTypeError::new_err("throw() third argument must be a traceback"));
     }
     let error = if exception::is_class(&kind) {
         match value {
-            Some(value)
-                if exception::matches(py, &value, kind.as_ptr())
-                    && exception::is_instance(&value) =>
-            {
-                value
-            }
+            Some(value) if exception::matches(py, &value, kind.as_ptr()) && exception::is_instance(&value) => value,
             Some(value) => match value.borrow(py).cast::<PyTuple>() {
                 Ok(args) => Obj::from_bound(kind.borrow(py).call1(args.to_owned())?),
                 Err(_) => to_py(py, call::call1(py, &kind, &value))?,
@@ -1203,9 +971,7 @@ fn thrown(py: Python<'_>, args: &Args<'_>) -> PyResult<Obj> {
         }
     } else if exception::is_instance(&kind) {
         if value.is_some() {
-            return Err(PyTypeError::new_err(
-                "instance exception may not have a separate value",
-            ));
+            return Err(PyTypeError::new_err("instance exception may not have a separate value"));
         }
         kind
     } else {
@@ -1214,9 +980,7 @@ fn thrown(py: Python<'_>, args: &Args<'_>) -> PyResult<Obj> {
         ));
     };
     if !exception::is_instance(&error) {
-        return Err(PyTypeError::new_err(
-            "exceptions must derive from BaseException",
-        ));
+        return Err(PyTypeError::new_err("exceptions must derive from BaseException"));
     }
     if let Some(traceback) = &traceback {
         to_py(py, exception::set_traceback(py, &error, Some(traceback)))?;

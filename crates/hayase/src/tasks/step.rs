@@ -82,10 +82,7 @@ fn failure_of(py: Python<'_>, task: &Ref<TaskData>, future: &Obj) -> RawResult<O
 #[inline]
 fn in_context(py: Python<'_>, task: &Ref<TaskData>, thrown: Option<Obj>) -> RawResult<()> {
     let Some(context) = task.context.get() else {
-        return Err(Raised::from_err(
-            py,
-            PyRuntimeError::new_err("uninitialized Task object"),
-        ));
+        return Err(Raised::from_err(py, PyRuntimeError::new_err("uninitialized Task object")));
     };
     context::run_in(py, &context, || run(py, task, thrown))?
 }
@@ -100,19 +97,11 @@ fn run(py: Python<'_>, task: &Ref<TaskData>, thrown: Option<Obj>) -> RawResult<(
 }
 
 #[inline]
-fn before_step(
-    py: Python<'_>,
-    task: &Ref<TaskData>,
-    thrown: Option<Obj>,
-) -> RawResult<Option<Obj>> {
+fn before_step(py: Python<'_>, task: &Ref<TaskData>, thrown: Option<Obj>) -> RawResult<Option<Obj>> {
     if !task.core.is_pending() {
         return Err(already_done(py, task, thrown));
     }
-    let thrown = if task.must_cancel.get() {
-        Some(cancellation(py, task, thrown)?)
-    } else {
-        thrown
-    };
+    let thrown = if task.must_cancel.get() { Some(cancellation(py, task, thrown)?) } else { thrown };
     task.waiting.set(None);
     Ok(thrown)
 }
@@ -121,10 +110,7 @@ fn before_step(
 fn already_done(py: Python<'_>, task: &Ref<TaskData>, thrown: Option<Obj>) -> Raised {
     let thrown = thrown.unwrap_or_else(|| Obj::none(py));
     match describe(py, &[task.as_obj(), &thrown]) {
-        Ok(texts) => invalid_state(
-            py,
-            &format!("__step(): already done: {} {}", texts[0], texts[1]),
-        ),
+        Ok(texts) => invalid_state(py, &format!("__step(): already done: {} {}", texts[0], texts[1])),
         Err(raised) => raised,
     }
 }
@@ -145,10 +131,7 @@ fn cancellation(py: Python<'_>, task: &Ref<TaskData>, thrown: Option<Obj>) -> Ra
 #[cold]
 pub(super) fn start_eagerly(py: Python<'_>, task: &Ref<TaskData>) -> RawResult<()> {
     let Some(context) = task.context.get() else {
-        return Err(Raised::from_err(
-            py,
-            PyRuntimeError::new_err("uninitialized Task object"),
-        ));
+        return Err(Raised::from_err(py, PyRuntimeError::new_err("uninitialized Task object")));
     };
     current::register(py, task)?;
     let before = current::swap(py, task, Some(task.as_obj()))?;
@@ -174,10 +157,7 @@ pub(super) fn start_eagerly(py: Python<'_>, task: &Ref<TaskData>) -> RawResult<(
 #[inline]
 fn advance(py: Python<'_>, task: &Ref<TaskData>, thrown: Option<Obj>) -> RawResult<()> {
     let Some(coro) = task.coro.get() else {
-        return Err(Raised::from_err(
-            py,
-            PyRuntimeError::new_err("uninitialized Task object"),
-        ));
+        return Err(Raised::from_err(py, PyRuntimeError::new_err("uninitialized Task object")));
     };
     let sent = match thrown {
         None => coroutine::send_none(py, &coro),
@@ -282,66 +262,36 @@ fn wait_for_foreign(py: Python<'_>, task: &Ref<TaskData>, result: &Obj) -> RawRe
     }
     call::setattr(py, result, &BLOCKING, &Obj::bool(py, false))?;
     let (callable, context) = wakeup_callable(py, task.as_obj())?;
-    call::method_with_keyword(
-        py,
-        result,
-        &ADD_DONE_CALLBACK,
-        &[&callable],
-        &CONTEXT,
-        &context,
-    )?;
+    call::method_with_keyword(py, result, &ADD_DONE_CALLBACK, &[&callable], &CONTEXT, &context)?;
     now_waiting(py, task, result)
 }
 
 #[cold]
 fn awaits_itself(py: Python<'_>, task: &Ref<TaskData>) -> RawResult<()> {
-    throw_soon(
-        py,
-        task,
-        "Task cannot await on itself: ",
-        &[(task.as_obj(), "")],
-    )
+    throw_soon(py, task, "Task cannot await on itself: ", &[(task.as_obj(), "")])
 }
 
 #[cold]
 fn different_loop(py: Python<'_>, task: &Ref<TaskData>, result: &Obj) -> RawResult<()> {
-    let parts = [
-        (task.as_obj(), " got Future "),
-        (result, " attached to a different loop"),
-    ];
+    let parts = [(task.as_obj(), " got Future "), (result, " attached to a different loop")];
     throw_soon(py, task, "Task ", &parts)
 }
 
 #[cold]
 fn yield_instead_of_await(py: Python<'_>, task: &Ref<TaskData>, result: &Obj) -> RawResult<()> {
     let parts = [(task.as_obj(), " with "), (result, "")];
-    throw_soon(
-        py,
-        task,
-        "yield was used instead of yield from in task ",
-        &parts,
-    )
+    throw_soon(py, task, "yield was used instead of yield from in task ", &parts)
 }
 
 #[cold]
 fn yield_of_generator(py: Python<'_>, task: &Ref<TaskData>, result: &Obj) -> RawResult<()> {
     let parts = [(task.as_obj(), " with "), (result, "")];
-    throw_soon(
-        py,
-        task,
-        "yield was used instead of yield from for generator in task ",
-        &parts,
-    )
+    throw_soon(py, task, "yield was used instead of yield from for generator in task ", &parts)
 }
 
 /// Throws a RuntimeError into the task in a later turn: the text, then each object's repr and what follows it.
 #[cold]
-fn throw_soon(
-    py: Python<'_>,
-    task: &Ref<TaskData>,
-    text: &str,
-    parts: &[(&Obj, &str)],
-) -> RawResult<()> {
+fn throw_soon(py: Python<'_>, task: &Ref<TaskData>, text: &str, parts: &[(&Obj, &str)]) -> RawResult<()> {
     let mut text = text.to_owned();
     for (object, after) in parts {
         text.push_str(&describe(py, &[object])?[0]);
@@ -355,15 +305,7 @@ fn throw_soon(
 fn describe(py: Python<'_>, objects: &[&Obj]) -> RawResult<Vec<String>> {
     objects
         .iter()
-        .map(|object| {
-            crate::raw::to_raw(
-                py,
-                object
-                    .borrow(py)
-                    .repr()
-                    .map(|repr| repr.to_string_lossy().into_owned()),
-            )
-        })
+        .map(|object| crate::raw::to_raw(py, object.borrow(py).repr().map(|repr| repr.to_string_lossy().into_owned())))
         .collect()
 }
 
@@ -380,15 +322,12 @@ fn failed(py: Python<'_>, task: &Ref<TaskData>, raised: Raised) -> RawResult<()>
     };
     let report = || -> PyResult<()> {
         let (callable, _context) = crate::raw::to_py(py, wakeup_callable(py, task.as_obj()))?;
-        let source = imports::format_callback_source(py)?
-            .call1((callable.into_bound(py), PyTuple::empty(py)))?;
+        let source = imports::format_callback_source(py)?.call1((callable.into_bound(py), PyTuple::empty(py)))?;
         let report = PyDict::new(py);
         report.set_item("message", format!("Exception in callback {source}"))?;
         report.set_item("exception", error.into_bound(py))?;
         report.set_item("task", task.as_obj().borrow(py))?;
-        event_loop
-            .borrow(py)
-            .call_method1("call_exception_handler", (report,))?;
+        event_loop.borrow(py).call_method1("call_exception_handler", (report,))?;
         Ok(())
     };
     crate::raw::to_raw(py, report())

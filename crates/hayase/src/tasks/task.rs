@@ -12,9 +12,7 @@ use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyModule, PyString};
 
-use super::future::{
-    self, Core, HasCore, cancel_argument, keyword_items, unexpected_keyword, uninitialised,
-};
+use super::future::{self, Core, HasCore, cancel_argument, keyword_items, unexpected_keyword, uninitialised};
 use super::ready::Ready;
 use super::scheduler::LoopRef;
 use super::{current, step};
@@ -111,26 +109,14 @@ impl Data for TaskData {
 
     fn visit(&self, visitor: &mut Visitor<'_>) {
         self.core.visit(visitor);
-        for cell in [
-            &self.coro,
-            &self.context,
-            &self.waiting,
-            &self.throw_next,
-            &self.name,
-        ] {
+        for cell in [&self.coro, &self.context, &self.waiting, &self.throw_next, &self.name] {
             visitor.cell(cell);
         }
     }
 
     fn clear(&self) {
         self.core.clear();
-        for cell in [
-            &self.coro,
-            &self.context,
-            &self.waiting,
-            &self.throw_next,
-            &self.name,
-        ] {
+        for cell in [&self.coro, &self.context, &self.waiting, &self.throw_next, &self.name] {
             cell.set(None);
         }
     }
@@ -146,10 +132,7 @@ impl Data for TaskData {
         }
         if this.core.is_pending() && this.log_destroy_pending.get() {
             let message = PyString::new(py, "Task was destroyed but it is pending!");
-            let entries = [
-                ("task", &*this.as_obj().borrow(py)),
-                ("message", message.as_any()),
-            ];
+            let entries = [("task", &*this.as_obj().borrow(py)), ("message", message.as_any())];
             this.core.report(py, this.as_obj(), &entries);
         }
         this.core.report_unretrieved(py, this.as_obj(), "Task");
@@ -189,25 +172,13 @@ fn start(
 ) -> RawResult<()> {
     if !coroutine::is_native(&coro) && !is_coroutine(py, &coro)? {
         task.log_destroy_pending.set(false);
-        let text = to_raw(
-            py,
-            coro.borrow(py)
-                .repr()
-                .map(|repr| format!("a coroutine was expected, got {repr}")),
-        )?;
+        let text = to_raw(py, coro.borrow(py).repr().map(|repr| format!("a coroutine was expected, got {repr}")))?;
         return Err(Raised::from_err(py, PyTypeError::new_err(text)));
     }
     let context = match context.filter(|context| !context.is_none()) {
         Some(context) if compat::STRICT_INIT && !context::is_context(&context) => {
             task.log_destroy_pending.set(false);
-            let class = to_raw(
-                py,
-                context
-                    .borrow(py)
-                    .get_type()
-                    .name()
-                    .map(|name| name.to_string()),
-            )?;
+            let class = to_raw(py, context.borrow(py).get_type().name().map(|name| name.to_string()))?;
             let text = format!("a contextvars.Context was expected, got {class}");
             return Err(Raised::from_err(py, PyTypeError::new_err(text)));
         }
@@ -270,8 +241,7 @@ pub(super) fn schedule(py: Python<'_>, task: &Ref<TaskData>) -> RawResult<()> {
         return Ok(());
     }
     let callable = STEP.bind(py, task)?;
-    task.core
-        .foreign_call_soon(py, &[&callable], &context_of(py, task))
+    task.core.foreign_call_soon(py, &[&callable], &context_of(py, task))
 }
 
 fn context_of(py: Python<'_>, task: &Ref<TaskData>) -> Obj {
@@ -296,27 +266,19 @@ pub(super) fn woken_by(callable: &Obj) -> Option<&Ref<TaskData>> {
 pub(crate) fn recognise_wakeup(_py: Python<'_>, callback: &Obj, args: &Rest) -> Option<Ready> {
     let task = woken_by(callback)?;
     match args {
-        Rest::One(future) => Some(Ready::Wakeup {
-            task: task.as_obj().clone(),
-            future: future.clone(),
-        }),
+        Rest::One(future) => Some(Ready::Wakeup { task: task.as_obj().clone(), future: future.clone() }),
         Rest::None | Rest::Tuple(_) => None,
     }
 }
 
 /// `Task.cancel`
-pub(super) fn cancel(
-    py: Python<'_>,
-    task: &Ref<TaskData>,
-    message: Option<Obj>,
-) -> RawResult<bool> {
+pub(super) fn cancel(py: Python<'_>, task: &Ref<TaskData>, message: Option<Obj>) -> RawResult<bool> {
     task.core.check_initialised(py)?;
     task.core.forget_unretrieved();
     if !task.core.is_pending() {
         return Ok(false);
     }
-    task.cancel_requests
-        .set(task.cancel_requests.get().saturating_add(1));
+    task.cancel_requests.set(task.cancel_requests.get().saturating_add(1));
     if let Some(waiting) = task.waiting.get()
         && cancel_object(py, &waiting, message.clone())?
     {
@@ -343,60 +305,30 @@ pub(super) fn cancel_object(py: Python<'_>, object: &Obj, message: Option<Obj>) 
 pub(super) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()> {
     WAKEUP.define_onearg(c"task_wakeup", step::wakeup_called);
     STEP.define_noargs(c"task_step", step::step_called);
-    let base = imports::task_base(py)?
-        .cast::<pyo3::types::PyType>()?
-        .as_type_ptr();
+    let base = imports::task_base(py)?.cast::<pyo3::types::PyType>()?.as_type_ptr();
     const DOC: &std::ffi::CStr =
         c"Task(coro, *, loop=None, name=None, context=None, eager_start=False)\n--\n\nA coroutine that runs on a loop.";
     let mut table = future::common(Table::<TaskData>::new(c"hayase._core.Task", DOC, base, 0))
-        .onearg(
-            c"set_result",
-            c"Not supported: the coroutine sets it.",
-            |py, _this, _value| Err(unsupported(py, "set_result")),
-        )
-        .onearg(
-            c"set_exception",
-            c"Not supported: the coroutine sets it.",
-            |py, _this, _value| Err(unsupported(py, "set_exception")),
-        )
-        .fastcall(
-            c"cancel",
-            c"Ask the task to cancel itself; False if it is done.",
-            cancel_method,
-        )
-        .noargs(
-            c"cancelling",
-            c"How many cancellations were asked for and not taken back.",
-            cancelling,
-        )
-        .noargs(
-            c"uncancel",
-            c"Take one cancellation back; returns how many remain.",
-            uncancel,
-        )
+        .onearg(c"set_result", c"Not supported: the coroutine sets it.", |py, _this, _value| {
+            Err(unsupported(py, "set_result"))
+        })
+        .onearg(c"set_exception", c"Not supported: the coroutine sets it.", |py, _this, _value| {
+            Err(unsupported(py, "set_exception"))
+        })
+        .fastcall(c"cancel", c"Ask the task to cancel itself; False if it is done.", cancel_method)
+        .noargs(c"cancelling", c"How many cancellations were asked for and not taken back.", cancelling)
+        .noargs(c"uncancel", c"Take one cancellation back; returns how many remain.", uncancel)
         .noargs(c"get_coro", c"The coroutine.", coro)
         .noargs(c"get_name", c"The name.", get_name)
         .onearg(c"set_name", c"Give it a name.", set_name)
-        .fastcall(
-            c"get_stack",
-            c"The frames of the suspended coroutine.",
-            get_stack,
-        )
-        .fastcall(
-            c"print_stack",
-            c"Print the stack of the suspended coroutine.",
-            print_stack,
-        )
+        .fastcall(c"get_stack", c"The frames of the suspended coroutine.", get_stack)
+        .fastcall(c"print_stack", c"Print the stack of the suspended coroutine.", print_stack)
         .get(c"_coro", coro)
         .get(c"_fut_waiter", fut_waiter)
-        .get(c"_must_cancel", |py: Python<'_>, this: &Ref<TaskData>| {
-            Ok(Obj::bool(py, this.must_cancel.get()))
-        })
+        .get(c"_must_cancel", |py: Python<'_>, this: &Ref<TaskData>| Ok(Obj::bool(py, this.must_cancel.get())))
         .get_set(
             c"_log_destroy_pending",
-            |py: Python<'_>, this: &Ref<TaskData>| {
-                Ok(Obj::bool(py, this.log_destroy_pending.get()))
-            },
+            |py: Python<'_>, this: &Ref<TaskData>| Ok(Obj::bool(py, this.log_destroy_pending.get())),
             set_log_destroy_pending,
         )
         .repr(repr)
@@ -410,28 +342,13 @@ pub(super) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
 
 #[cold]
 fn unsupported(py: Python<'_>, operation: &str) -> Raised {
-    Raised::from_err(
-        py,
-        PyRuntimeError::new_err(format!("Task does not support {operation} operation")),
-    )
+    Raised::from_err(py, PyRuntimeError::new_err(format!("Task does not support {operation} operation")))
 }
 
-fn init_task(
-    py: Python<'_>,
-    this: &Ref<TaskData>,
-    args: &Obj,
-    keywords: Option<&Obj>,
-) -> RawResult<()> {
+fn init_task(py: Python<'_>, this: &Ref<TaskData>, args: &Obj, keywords: Option<&Obj>) -> RawResult<()> {
     let given = to_raw(py, parse_args(py, args, keywords))?;
     this.core.init(py, "Task", given.event_loop)?;
-    start(
-        py,
-        this,
-        given.coro,
-        given.name,
-        given.context,
-        given.eager_start,
-    )
+    start(py, this, given.coro, given.name, given.context, given.eager_start)
 }
 
 struct Given {
@@ -448,11 +365,7 @@ fn parse_args(py: Python<'_>, args: &Obj, keywords: Option<&Obj>) -> PyResult<Gi
         let text = format!("Task() takes at most 1 positional argument ({positional} given)");
         return Err(PyTypeError::new_err(text));
     }
-    let mut coro = if positional == 1 {
-        Some(Obj::from_bound(args.borrow(py).get_item(0)?))
-    } else {
-        None
-    };
+    let mut coro = if positional == 1 { Some(Obj::from_bound(args.borrow(py).get_item(0)?)) } else { None };
     let (mut event_loop, mut name, mut context, mut eager_start) = (None, None, None, false);
     for (keyword, value) in keyword_items(py, keywords)? {
         match keyword.as_str() {
@@ -464,24 +377,13 @@ fn parse_args(py: Python<'_>, args: &Obj, keywords: Option<&Obj>) -> PyResult<Gi
             _ => return Err(unexpected_keyword("Task", &keyword)),
         }
     }
-    let coro = coro
-        .ok_or_else(|| PyTypeError::new_err("Task() missing required argument 'coro' (pos 1)"))?;
-    Ok(Given {
-        coro,
-        event_loop,
-        name,
-        context,
-        eager_start,
-    })
+    let coro = coro.ok_or_else(|| PyTypeError::new_err("Task() missing required argument 'coro' (pos 1)"))?;
+    Ok(Given { coro, event_loop, name, context, eager_start })
 }
 
 fn repr(py: Python<'_>, this: &Ref<TaskData>) -> RawResult<Obj> {
     this.core.check_initialised(py)?;
-    call::call1(
-        py,
-        &imports::raw(py, imports::task_repr(py))?,
-        this.as_obj(),
-    )
+    call::call1(py, &imports::raw(py, imports::task_repr(py))?, this.as_obj())
 }
 
 fn cancel_method(py: Python<'_>, this: &Ref<TaskData>, args: &Args<'_>) -> RawResult<Obj> {
@@ -562,11 +464,7 @@ fn get_stack(py: Python<'_>, this: &Ref<TaskData>, args: &Args<'_>) -> RawResult
         return Err(uninitialised(py));
     }
     let limit = limit.unwrap_or_else(|| Obj::none(py));
-    call::call_n(
-        py,
-        &imports::raw(py, imports::task_get_stack(py))?,
-        &[this.as_obj(), &limit],
-    )
+    call::call_n(py, &imports::raw(py, imports::task_get_stack(py))?, &[this.as_obj(), &limit])
 }
 
 fn print_stack(py: Python<'_>, this: &Ref<TaskData>, args: &Args<'_>) -> RawResult<Obj> {
@@ -578,9 +476,5 @@ fn print_stack(py: Python<'_>, this: &Ref<TaskData>, args: &Args<'_>) -> RawResu
     }
     let limit = limit.unwrap_or_else(|| Obj::none(py));
     let file = file.unwrap_or_else(|| Obj::none(py));
-    call::call_n(
-        py,
-        &imports::raw(py, imports::task_print_stack(py))?,
-        &[this.as_obj(), &limit, &file],
-    )
+    call::call_n(py, &imports::raw(py, imports::task_print_stack(py))?, &[this.as_obj(), &limit, &file])
 }
