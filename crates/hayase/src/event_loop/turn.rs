@@ -15,7 +15,7 @@ use super::{Loop, debug, dispatch};
 use crate::raw::obj::Obj;
 use crate::raw::{Raised, RawResult, call, context, detached, to_raw};
 use crate::tasks::ready::Ready;
-use crate::tasks::{handle, step};
+use crate::tasks::{current, handle, step};
 use crate::transports;
 
 /// While work is ready, the driver is asked at least this often; asking at every turn costs a system call each.
@@ -30,12 +30,14 @@ pub(super) fn run_turns(py: Python<'_>, this: &Obj, event_loop: &Loop) -> RawRes
     let _elsewhere = (!event_loop.runs_in_main_thread.get()).then(detached::Elsewhere::begin);
     // The first turn asks the driver, whatever ran before.
     event_loop.last_poll.set(Time::from_nanos(0));
-    loop {
-        run_turn(py, this, event_loop, &mut events)?;
-        if event_loop.stopping.get() {
-            return Ok(());
+    let outcome = loop {
+        let outcome = run_turn(py, this, event_loop, &mut events);
+        if outcome.is_err() || event_loop.stopping.get() {
+            break outcome;
         }
-    }
+    };
+    current::leave_last(py, &event_loop.runtime.scheduler, this)?;
+    outcome
 }
 
 fn run_turn(py: Python<'_>, this: &Obj, event_loop: &Loop, events: &mut Events) -> RawResult<()> {
@@ -48,6 +50,8 @@ fn run_turn(py: Python<'_>, this: &Obj, event_loop: &Loop, events: &mut Events) 
     let idle = sleep != Some(Duration::ZERO);
     // Timers are left for the next poll together with I/O: they come after it.
     if idle || now.saturating_since(event_loop.last_poll.get()) >= POLL_AT_LEAST_EVERY {
+        // Signal handlers may run, and others may look while this thread sleeps.
+        current::leave_last(py, &event_loop.runtime.scheduler, this)?;
         wait(py, driver, events, sleep)?;
         let now = if idle { driver.now() } else { now };
         event_loop.last_poll.set(now);
@@ -117,9 +121,17 @@ fn run_batch(py: Python<'_>, this: &Obj, event_loop: &Loop) -> RawResult<()> {
             break;
         }
     }
-    crate::tasks::current::leave_last(py, &runtime.scheduler, this)?;
-    let flushed = transports::stream::flush_turn(py, runtime);
-    outcome.and(flushed)
+    match outcome {
+        Ok(()) => transports::stream::flush_turn(py, runtime),
+        Err(raised) => {
+            // Kept aside, because flushing may call protocols.
+            let err = raised.fetch(py);
+            if let Err(raised) = transports::stream::flush_turn(py, runtime) {
+                raised.fetch(py).write_unraisable(py, Some(&this.borrow(py)));
+            }
+            Err(Raised::from_err(py, err))
+        }
+    }
 }
 
 #[inline]
@@ -131,7 +143,9 @@ pub(super) fn run_entry(
 ) -> RawResult<()> {
     match entry {
         Ready::Handle(handle) => {
-            crate::tasks::current::leave_last(py, &event_loop.runtime.scheduler, this)?;
+            if !handle::only_sets_result(&handle) {
+                current::leave_last(py, &event_loop.runtime.scheduler, this)?;
+            }
             handle::run(py, &handle)
         }
         Ready::Step(task) => step::step(py, &task),
@@ -141,7 +155,7 @@ pub(super) fn run_entry(
             future,
             context,
         } => {
-            crate::tasks::current::leave_last(py, &event_loop.runtime.scheduler, this)?;
+            current::leave_last(py, &event_loop.runtime.scheduler, this)?;
             run_done_callback(py, this, event_loop, &callback, &future, context)
         }
         Ready::Io {
@@ -149,11 +163,11 @@ pub(super) fn run_entry(
             readable,
             writable,
         } => {
-            crate::tasks::current::leave_last(py, &event_loop.runtime.scheduler, this)?;
+            current::leave_last(py, &event_loop.runtime.scheduler, this)?;
             dispatch::ready(py, event_loop, token, readable, writable)
         }
         Ready::Native { object, work } => {
-            crate::tasks::current::leave_last(py, &event_loop.runtime.scheduler, this)?;
+            current::leave_last(py, &event_loop.runtime.scheduler, this)?;
             dispatch::native(py, &object, work)
         }
     }

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use pyo3::{Python, ffi};
 
 use super::RawResult;
+use super::call::Name;
 use super::instance::{Data, Ref};
 use super::obj::Obj;
 use super::table::{NoArgs, OneArg, bound_noargs, bound_onearg};
@@ -38,6 +39,18 @@ impl<T: Data> BoundFunction<T> {
         let definition =
             ffi::PyMethodDef { ml_name: name.as_ptr(), ml_meth: function, ml_flags: flags, ml_doc: std::ptr::null() };
         self.definition.store(Box::leak(Box::new(definition)), Ordering::Relaxed);
+    }
+
+    /// Recognises a method of the class that is built already, instead of defining a function.
+    pub(crate) fn adopt(&self, py: Python<'_>, name: &'static Name) -> RawResult<()> {
+        let descriptor = super::call::getattr(py, &T::class().type_obj(), name)?;
+        // SAFETY: the exact type is checked before its layout is used; the definition is in the class's leaked table.
+        unsafe {
+            assert_eq!(descriptor.type_ptr(), &raw mut ffi::PyMethodDescr_Type, "a method of the class");
+            let definition = (*descriptor.as_ptr().cast::<ffi::PyMethodDescrObject>()).d_method;
+            self.definition.store(definition, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// `this.function` as an object.

@@ -162,6 +162,12 @@ impl ObjCell {
         // SAFETY: as in `is_none`; cloning only counts.
         unsafe { (*self.0.get()).clone() }
     }
+    /// Looks at the object without counting it; `f` must not run Python code. False for an empty cell.
+    #[inline]
+    pub(crate) fn with_borrowed(&self, f: impl FnOnce(&Obj) -> bool) -> bool {
+        // SAFETY: as in `is_none`; nothing replaces the reference while `f`, which runs no Python code, looks at it.
+        unsafe { (*self.0.get()).as_ref().is_some_and(f) }
+    }
     /// The pointer, borrowed, or null.
     #[inline]
     pub(crate) fn as_ptr(&self) -> *mut ffi::PyObject {

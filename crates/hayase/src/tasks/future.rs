@@ -17,6 +17,7 @@ use super::ready::Ready;
 use super::scheduler::LoopRef;
 use super::task::{self, TaskData};
 use crate::interop::imports;
+use crate::raw::bound_function::BoundFunction;
 use crate::raw::call::{self, Name};
 use crate::raw::cell::{BoxCell, GilValue, ObjCell};
 use crate::raw::fastcall::Args;
@@ -603,8 +604,19 @@ pub(super) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
         .repr(repr)
         .init(init_future);
     to_py(py, table.build(base))?;
+    to_py(py, SET_RESULT.adopt(py, &SET_RESULT_NAME))?;
     to_py(py, iterator_table().build(std::ptr::null_mut()))?;
     module.add("Future", FutureData::class().type_obj().into_bound(py))
+}
+
+/// `future.set_result` of a future of ours.
+static SET_RESULT: BoundFunction<FutureData> = BoundFunction::new();
+static SET_RESULT_NAME: Name = Name::new(c"set_result");
+
+/// Whether `callable` is the bound `set_result` of a future on a loop of ours, which runs no Python code.
+#[inline]
+pub(super) fn is_set_result(callable: &Obj) -> bool {
+    SET_RESULT.target(callable).is_some_and(|future| future.core.event_loop.scheduler().is_some())
 }
 
 fn init_future(py: Python<'_>, this: &Ref<FutureData>, args: &Obj, keywords: Option<&Obj>) -> RawResult<()> {

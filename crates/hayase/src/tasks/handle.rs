@@ -12,6 +12,8 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
+use super::current;
+use super::future::is_set_result;
 use super::scheduler::LoopRef;
 use crate::interop::imports;
 use crate::raw::call::{self, Name};
@@ -201,6 +203,13 @@ pub(crate) fn is_cancelled(handle: &Obj) -> bool {
     data(handle).cancelled.get()
 }
 
+/// Whether the callback is the `set_result` of a future of ours: then no Python code runs, and the last task may stay
+/// the current one (`loop.call_soon(future.set_result, None)` is the most usual callback there is).
+#[inline]
+pub(crate) fn only_sets_result(handle: &Obj) -> bool {
+    data(handle).callback.with_borrowed(is_set_result)
+}
+
 /// Runs the callback in its context, unless it was cancelled. `Err` only for what must leave `run_forever`
 /// (`KeyboardInterrupt`, `SystemExit`); everything else goes to the exception handler.
 #[inline]
@@ -229,6 +238,11 @@ pub(crate) fn run(py: Python<'_>, handle: &Obj) -> RawResult<()> {
 #[cold]
 pub(crate) fn report(py: Python<'_>, handle: &Obj, raised: Raised) -> RawResult<()> {
     let err = raised.fetch(py);
+    if let (Some(scheduler), Some(event_loop)) =
+        (data(handle).event_loop.scheduler(), data(handle).event_loop.object())
+    {
+        current::leave_last(py, scheduler, &event_loop)?;
+    }
     if err.is_instance_of::<PyKeyboardInterrupt>(py) || err.is_instance_of::<PySystemExit>(py) {
         return Err(Raised::from_err(py, err));
     }
