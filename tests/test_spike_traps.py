@@ -805,3 +805,39 @@ def test_trap_14_a_subinterpreter_gets_the_module_or_a_clear_refusal(program):
     """)
     assert done.returncode == 0, done.stderr
     assert done.stdout in ("refused\nouter works None\n", "works\nouter works None\n"), done.stdout + done.stderr
+
+
+# What other processes see ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="`python -m asyncio ps` came with 3.14")
+def test_asyncio_ps_sees_names_coroutines_and_who_awaits_whom(program):
+    # The tool reads its own process here: reading a parent or a sibling can be forbidden by the system.
+    done = program("""
+        import os
+        from asyncio.tools import get_all_awaited_by
+
+        async def leaf(event):
+            await event.wait()
+
+        async def main():
+            event = asyncio.Event()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(leaf(event), name="with a name")
+                unnamed = group.create_task(leaf(event))
+                renamed = group.create_task(leaf(event))
+                renamed.set_name("renamed")
+                await asyncio.sleep(0)
+                tasks = [task for thread in get_all_awaited_by(os.getpid()) for task in thread.awaited_by]
+                names = {task.task_name for task in tasks}
+                assert {"with a name", "renamed", unnamed.get_name()} <= names, names
+                frames = {frame.funcname for task in tasks for stack in task.coroutine_stack for frame in stack.call_stack}
+                assert "leaf" in frames, frames
+                assert any(task.awaited_by for task in tasks)
+                event.set()
+        loop = new_event_loop()
+        loop.run_until_complete(main())
+        loop.close()
+        print("seen")
+    """)
+    assert (done.returncode, done.stdout) == (0, "seen\n"), done.stderr

@@ -110,6 +110,7 @@ pub(crate) fn is_finalizing() -> bool {
 }
 
 /// `threading.get_ident()`
+#[allow(clippy::useless_conversion)] // `unsigned long` has 32 bits on Windows
 pub(crate) fn thread_id() -> u64 {
     // SAFETY: only asks the thread.
     u64::from(unsafe { ffi::PyThread_get_thread_ident() })

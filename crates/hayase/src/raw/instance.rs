@@ -70,10 +70,10 @@ impl<T: Data> Class<T> {
     }
 
     pub(crate) fn offset_on(base: *mut ffi::PyTypeObject) -> usize {
-        // SAFETY: null or a ready type.
         let head = if base.is_null() {
             size_of::<ffi::PyObject>()
         } else {
+            // SAFETY: a ready type.
             unsafe { (*base).tp_basicsize as usize }
         };
         head.next_multiple_of(align_of::<T>())

@@ -5,7 +5,7 @@
 
 use std::ffi::{CStr, c_int};
 use std::marker::PhantomData;
-use std::mem::{MaybeUninit, size_of};
+use std::ptr::NonNull;
 
 use pyo3::exceptions::PyAttributeError;
 use pyo3::prelude::*;
@@ -32,9 +32,9 @@ pub(crate) struct Table<T: Data> {
 #[inline(always)]
 fn conjure<F: Copy>() -> F {
     const { assert!(size_of::<F>() == 0, "only function items and closures without captures") };
-    // SAFETY: the type has no bytes, so there is nothing to initialise; every builder method below takes a value of
+    // SAFETY: the type has no bytes, so nothing is read; every builder method below takes a value of
     // `F`, which proves that it has one, and `Copy` allows another.
-    unsafe { MaybeUninit::<F>::uninit().assume_init() }
+    unsafe { NonNull::<F>::dangling().read() }
 }
 
 macro_rules! function {

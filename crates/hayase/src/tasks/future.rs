@@ -513,7 +513,6 @@ pub(super) fn core_of(object: &Obj) -> Option<&Core> {
 
 /// Data with a [`Core`]: the methods of this file work on both classes.
 pub(super) trait HasCore: Data {
-    const CLASS_NAME: &str;
     fn core(&self) -> &Core;
 }
 
@@ -528,7 +527,6 @@ impl Default for FutureData {
 }
 
 impl HasCore for FutureData {
-    const CLASS_NAME: &str = "Future";
     #[inline]
     fn core(&self) -> &Core {
         &self.core
@@ -775,8 +773,10 @@ fn remove_done_callback<T: HasCore>(py: Python<'_>, this: &Ref<T>, callback: &Ob
         removed.push(first);
     }
     core.rare.with_existing(py, |rare| {
-        let is_matched = |stored: &mut Waiter| matched.iter().any(|waiter| waiter.is(stored));
-        removed.extend(rare.waiters.extract_if(.., is_matched));
+        let is_matched = |stored: &Waiter| matched.iter().any(|waiter| waiter.is(stored));
+        let (gone, kept) = std::mem::take(&mut rare.waiters).into_iter().partition(is_matched);
+        rare.waiters = kept;
+        removed.extend::<Vec<Waiter>>(gone);
     });
     to_raw(py, removed.len().into_pyobject(py).map_err(PyErr::from)).map(Obj::from_bound)
 }

@@ -12,7 +12,6 @@ use std::collections::VecDeque;
 use driver::{Time, TimerKey, TimerQueue, Waker};
 use pyo3::Python;
 use pyo3::exceptions::PyRuntimeError;
-use pyo3::prelude::*;
 
 use super::ready::Ready;
 use crate::raw::cell::{GilCell, GilValue};

@@ -90,7 +90,6 @@ impl Default for TaskData {
 }
 
 impl HasCore for TaskData {
-    const CLASS_NAME: &str = "Task";
     #[inline]
     fn core(&self) -> &Core {
         &self.core
