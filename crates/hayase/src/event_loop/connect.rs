@@ -10,9 +10,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
 use driver::Interest;
-use pyo3::exceptions::{
-    PyNotImplementedError, PyOSError, PyTimeoutError, PyTypeError, PyValueError,
-};
+use pyo3::exceptions::{PyNotImplementedError, PyOSError, PyTimeoutError, PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
@@ -56,30 +54,20 @@ pub(super) struct Connect {
     pub(super) all_errors: bool,
 }
 
-pub(super) fn create_connection(
-    py: Python<'_>,
-    runtime: RuntimeRef,
-    arguments: Connect,
-) -> PyResult<Obj> {
-    coroutine::make(py, runtime, "Loop.create_connection", |co| {
-        connect(co, arguments)
-    })
+pub(super) fn create_connection(py: Python<'_>, runtime: RuntimeRef, arguments: Connect) -> PyResult<Obj> {
+    coroutine::make(py, runtime, "Loop.create_connection", |co| connect(co, arguments))
 }
 
 async fn connect(co: Co, arguments: Connect) -> PyResult<Obj> {
     Python::attach(|py| check(py, &arguments))?;
     let socket = if arguments.host.is_some() || arguments.port.is_some() {
         if arguments.sock.is_some() {
-            return Err(PyValueError::new_err(
-                "host/port and sock can not be specified at the same time",
-            ));
+            return Err(PyValueError::new_err("host/port and sock can not be specified at the same time"));
         }
         Connected::Native(connect_to_host(&co, &arguments).await?)
     } else {
         let Some(sock) = &arguments.sock else {
-            return Err(PyValueError::new_err(
-                "host and port was not specified and no sock specified",
-            ));
+            return Err(PyValueError::new_err("host and port was not specified and no sock specified"));
         };
         Python::attach(|py| require_stream(&sock.borrow(py)))?;
         Connected::Python(sock.clone())
@@ -90,13 +78,9 @@ async fn connect(co: Co, arguments: Connect) -> PyResult<Obj> {
             let opened = pair.borrow(py);
             let (transport, protocol) = (opened.get_item(0)?, opened.get_item(1)?);
             let socket = transport.call_method1("get_extra_info", ("socket",))?;
-            let (host, port) = (
-                shown(py, arguments.host.as_ref()),
-                shown(py, arguments.port.as_ref()),
-            );
+            let (host, port) = (shown(py, arguments.host.as_ref()), shown(py, arguments.port.as_ref()));
             let text = "%r connected to %s:%r: (%r, %r)";
-            log::logger(py)?
-                .call_method1("debug", (text, socket, host, port, transport, protocol))?;
+            log::logger(py)?.call_method1("debug", (text, socket, host, port, transport, protocol))?;
         }
         Ok(pair)
     })
@@ -107,47 +91,27 @@ fn shown(py: Python<'_>, value: Option<&Obj>) -> Py<PyAny> {
 }
 
 fn check(py: Python<'_>, arguments: &Connect) -> PyResult<()> {
-    let truthy = |value: &Option<Obj>| {
-        value
-            .as_ref()
-            .map_or(Ok(false), |value| value.borrow(py).is_truthy())
-    };
+    let truthy = |value: &Option<Obj>| value.as_ref().map_or(Ok(false), |value| value.borrow(py).is_truthy());
     let ssl = truthy(&arguments.ssl)?;
     if arguments.server_hostname.is_some() && !ssl {
-        return Err(PyValueError::new_err(
-            "server_hostname is only meaningful with ssl",
-        ));
+        return Err(PyValueError::new_err("server_hostname is only meaningful with ssl"));
     }
     if arguments.server_hostname.is_none() && ssl && !truthy(&arguments.host)? {
-        return Err(PyValueError::new_err(
-            "You must set server_hostname when using ssl without a host",
-        ));
+        return Err(PyValueError::new_err("You must set server_hostname when using ssl without a host"));
     }
-    check_tls_timeouts(
-        arguments.ssl_handshake_timeout.as_ref(),
-        arguments.ssl_shutdown_timeout.as_ref(),
-        ssl,
-    )?;
+    check_tls_timeouts(arguments.ssl_handshake_timeout.as_ref(), arguments.ssl_shutdown_timeout.as_ref(), ssl)?;
     if let Some(sock) = &arguments.sock {
         refuse_tls_socket(&sock.borrow(py))?;
     }
     if ssl { Err(no_tls()) } else { Ok(()) }
 }
 
-pub(super) fn check_tls_timeouts(
-    handshake: Option<&Obj>,
-    shutdown: Option<&Obj>,
-    ssl: bool,
-) -> PyResult<()> {
+pub(super) fn check_tls_timeouts(handshake: Option<&Obj>, shutdown: Option<&Obj>, ssl: bool) -> PyResult<()> {
     if handshake.is_some() && !ssl {
-        return Err(PyValueError::new_err(
-            "ssl_handshake_timeout is only meaningful with ssl",
-        ));
+        return Err(PyValueError::new_err("ssl_handshake_timeout is only meaningful with ssl"));
     }
     if shutdown.is_some() && !ssl {
-        return Err(PyValueError::new_err(
-            "ssl_shutdown_timeout is only meaningful with ssl",
-        ));
+        return Err(PyValueError::new_err("ssl_shutdown_timeout is only meaningful with ssl"));
     }
     Ok(())
 }
@@ -171,10 +135,7 @@ pub(super) fn refuse_tls_socket(sock: &Bound<'_, PyAny>) -> PyResult<()> {
 pub(super) fn require_stream(sock: &Bound<'_, PyAny>) -> PyResult<()> {
     let stream = sock.py().import("socket")?.getattr("SOCK_STREAM")?;
     if sock.getattr("type")?.ne(stream)? {
-        return Err(PyValueError::new_err(format!(
-            "A Stream Socket was expected, got {}",
-            sock.repr()?
-        )));
+        return Err(PyValueError::new_err(format!("A Stream Socket was expected, got {}", sock.repr()?)));
     }
     Ok(())
 }
@@ -183,32 +144,23 @@ pub(super) fn require_stream(sock: &Bound<'_, PyAny>) -> PyResult<()> {
 
 async fn connect_to_host(co: &Co, arguments: &Connect) -> PyResult<OwnedFd> {
     let none = || Python::attach(Obj::none);
-    let (host, port) = (
-        arguments.host.clone().unwrap_or_else(none),
-        arguments.port.clone().unwrap_or_else(none),
-    );
+    let (host, port) = (arguments.host.clone().unwrap_or_else(none), arguments.port.clone().unwrap_or_else(none));
     let mut infos = resolved(co, host, port, arguments).await?;
     let local = match &arguments.local_addr {
         None => None,
         Some(local) => {
             let (host, port) = Python::attach(|py| {
                 let local = local.borrow(py);
-                Ok::<_, PyErr>((
-                    Obj::from_bound(local.get_item(0)?),
-                    Obj::from_bound(local.get_item(1)?),
-                ))
+                Ok::<_, PyErr>((Obj::from_bound(local.get_item(0)?), Obj::from_bound(local.get_item(1)?)))
             })?;
             Some(Rc::new(resolved(co, host, port, arguments).await?))
         }
     };
-    let first =
-        Python::attach(
-            |py| match (&arguments.interleave, &arguments.happy_eyeballs_delay) {
-                (Some(count), _) => count.borrow(py).extract::<usize>(),
-                (None, Some(_)) => Ok(1),
-                (None, None) => Ok(0),
-            },
-        )?;
+    let first = Python::attach(|py| match (&arguments.interleave, &arguments.happy_eyeballs_delay) {
+        (Some(count), _) => count.borrow(py).extract::<usize>(),
+        (None, Some(_)) => Ok(1),
+        (None, None) => Ok(0),
+    })?;
     if first > 0 {
         infos = resolve::interleave(infos, first);
     }
@@ -220,24 +172,14 @@ async fn connect_to_host(co: &Co, arguments: &Connect) -> PyResult<OwnedFd> {
     };
     match winner {
         Some(fd) => Ok(fd),
-        None => Err(Python::attach(|py| {
-            match combined(failures.bind(py), arguments.all_errors) {
-                Ok(err) | Err(err) => err,
-            }
+        None => Err(Python::attach(|py| match combined(failures.bind(py), arguments.all_errors) {
+            Ok(err) | Err(err) => err,
         })),
     }
 }
 
 async fn resolved(co: &Co, host: Obj, port: Obj, arguments: &Connect) -> PyResult<Vec<Resolved>> {
-    let infos = resolve::resolve(
-        co,
-        host,
-        port,
-        arguments.family,
-        arguments.proto,
-        arguments.flags,
-    )
-    .await?;
+    let infos = resolve::resolve(co, host, port, arguments.family, arguments.proto, arguments.flags).await?;
     if infos.is_empty() {
         return Err(PyOSError::new_err("getaddrinfo() returned empty list"));
     }
@@ -277,11 +219,7 @@ async fn race(
             let runtime = co.runtime_ref();
             attempts.append(Bound::new(
                 py,
-                Attempt {
-                    runtime,
-                    state: GilCell::new(state),
-                    failures: failures.clone_ref(py),
-                },
+                Attempt { runtime, state: GilCell::new(state), failures: failures.clone_ref(py) },
             )?)?;
         }
         let keywords = pyo3::types::PyDict::new(py);
@@ -298,11 +236,7 @@ async fn race(
         if winner.is_none() {
             return Ok(None);
         }
-        Ok(winner
-            .cast::<ConnectedSocket>()?
-            .get()
-            .fd
-            .with(py, Option::take))
+        Ok(winner.cast::<ConnectedSocket>()?.get().fd.with(py, Option::take))
     })
 }
 
@@ -328,24 +262,15 @@ pub(super) struct ConnectedSocket {
 #[pymethods]
 impl Attempt {
     fn __call__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let (info, local) = self
-            .state
-            .with(py, |state| (state.info.clone(), state.local.clone()));
+        let (info, local) = self.state.with(py, |state| (state.info.clone(), state.local.clone()));
         let failures = self.failures.clone_ref(py);
-        let coroutine = coroutine::make(
-            py,
-            self.runtime.clone(),
-            "Loop._connect_sock",
-            |co| async move {
-                let fd = attempt(&co, &info, local.as_deref(), &failures).await?;
-                Python::attach(|py| {
-                    let socket = ConnectedSocket {
-                        fd: GilCell::new(Some(fd)),
-                    };
-                    Ok(Obj::from_bound(Bound::new(py, socket)?))
-                })
-            },
-        )?;
+        let coroutine = coroutine::make(py, self.runtime.clone(), "Loop._connect_sock", |co| async move {
+            let fd = attempt(&co, &info, local.as_deref(), &failures).await?;
+            Python::attach(|py| {
+                let socket = ConnectedSocket { fd: GilCell::new(Some(fd)) };
+                Ok(Obj::from_bound(Bound::new(py, socket)?))
+            })
+        })?;
         Ok(coroutine.into_bound(py).unbind())
     }
 
@@ -356,12 +281,7 @@ impl Attempt {
 }
 
 /// Makes, binds and connects one socket. An `OSError` is noted in `failures` too.
-async fn attempt(
-    co: &Co,
-    info: &Resolved,
-    local: Option<&[Resolved]>,
-    failures: &Py<PyList>,
-) -> PyResult<OwnedFd> {
+async fn attempt(co: &Co, info: &Resolved, local: Option<&[Resolved]>, failures: &Py<PyList>) -> PyResult<OwnedFd> {
     let mine = Python::attach(|py| {
         let mine = PyList::empty(py);
         failures.bind(py).append(&mine)?;
@@ -377,27 +297,21 @@ async fn attempt(
     outcome
 }
 
-async fn connect_one(
-    co: &Co,
-    info: &Resolved,
-    local: Option<&[Resolved]>,
-    failures: &Py<PyList>,
-) -> PyResult<OwnedFd> {
+async fn connect_one(co: &Co, info: &Resolved, local: Option<&[Resolved]>, failures: &Py<PyList>) -> PyResult<OwnedFd> {
     let target = match Python::attach(|py| address::from_tuple(&info.address.borrow(py))) {
         Some(target) => target,
         None => resolve_again(co, info).await?,
     };
     let begun = Python::attach(|py| {
-        let fd = driver::stream_socket(&target, info.protocol)
-            .map_err(|error| errors::os_error(py, &error))?;
+        let fd = driver::stream_socket(&target, info.protocol).map_err(|error| errors::os_error(py, &error))?;
         if let Some(local) = local {
             bind(py, fd.as_raw_fd(), info.family, local, failures.bind(py))?;
         }
         let waits = match driver::connect(fd.as_raw_fd(), &target) {
             Ok(()) => None,
-            Err(error) if matches!(error.raw_os_error(), Some(EINPROGRESS | EINTR)) => Some(
-                Watched::new(py, co.runtime_ref(), fd.as_raw_fd(), Interest::WRITABLE)?,
-            ),
+            Err(error) if matches!(error.raw_os_error(), Some(EINPROGRESS | EINTR)) => {
+                Some(Watched::new(py, co.runtime_ref(), fd.as_raw_fd(), Interest::WRITABLE)?)
+            }
             Err(error) => return Err(errors::os_error(py, &error)),
         };
         Ok((fd, waits))
@@ -422,25 +336,14 @@ async fn connect_one(
 async fn resolve_again(co: &Co, info: &Resolved) -> PyResult<SocketAddr> {
     let (host, port) = Python::attach(|py| {
         let address = info.address.borrow(py);
-        Ok::<_, PyErr>((
-            Obj::from_bound(address.get_item(0)?),
-            Obj::from_bound(address.get_item(1)?),
-        ))
+        Ok::<_, PyErr>((Obj::from_bound(address.get_item(0)?), Obj::from_bound(address.get_item(1)?)))
     })?;
     let infos = resolve::resolve(co, host, port, info.family, info.protocol, 0).await?;
-    let found = infos
-        .first()
-        .and_then(|info| Python::attach(|py| address::from_tuple(&info.address.borrow(py))));
+    let found = infos.first().and_then(|info| Python::attach(|py| address::from_tuple(&info.address.borrow(py))));
     found.ok_or_else(|| PyOSError::new_err("getaddrinfo() returned empty list"))
 }
 
-fn bind(
-    py: Python<'_>,
-    fd: RawFd,
-    family: c_int,
-    local: &[Resolved],
-    failures: &Bound<'_, PyList>,
-) -> PyResult<()> {
+fn bind(py: Python<'_>, fd: RawFd, family: c_int, local: &[Resolved], failures: &Bound<'_, PyList>) -> PyResult<()> {
     for info in local.iter().filter(|info| info.family == family) {
         let address = info.address.borrow(py);
         let Some(target) = address::from_tuple(&address) else {
@@ -452,9 +355,7 @@ fn bind(
         }
     }
     match failures.len() {
-        0 => Err(PyOSError::new_err(format!(
-            "no matching local address with family={family} found"
-        ))),
+        0 => Err(PyOSError::new_err(format!("no matching local address with family={family} found"))),
         count => {
             let last = failures.get_item(count - 1)?;
             failures.del_item(count - 1)?;
@@ -467,16 +368,10 @@ fn bind(
 pub(super) fn bind_error(address: &Bound<'_, PyAny>, error: &std::io::Error) -> PyResult<PyErr> {
     let py = address.py();
     let err = errors::os_error(py, error);
-    let said = if compat::BIND_ERRORS_AS_OF_3_13 {
-        err.value(py).str()?
-    } else {
-        err.value(py).getattr("strerror")?.str()?
-    };
-    let text = format!(
-        "error while attempting to bind on address {}: {}",
-        address.repr()?,
-        said.to_str()?.to_lowercase()
-    );
+    let said =
+        if compat::BIND_ERRORS_AS_OF_3_13 { err.value(py).str()? } else { err.value(py).getattr("strerror")?.str()? };
+    let text =
+        format!("error while attempting to bind on address {}: {}", address.repr()?, said.to_str()?.to_lowercase());
     Ok(PyOSError::new_err((error.raw_os_error(), text)))
 }
 
@@ -491,25 +386,17 @@ fn combined(failures: &Bound<'_, PyList>, all_errors: bool) -> PyResult<PyErr> {
         let group = imports::exception_group(py)?.call1(("create_connection failed", flat))?;
         return Ok(PyErr::from_value(group));
     }
-    let texts: Vec<String> = flat
-        .iter()
-        .map(|err| Ok(err.str()?.to_string()))
-        .collect::<PyResult<_>>()?;
+    let texts: Vec<String> = flat.iter().map(|err| Ok(err.str()?.to_string())).collect::<PyResult<_>>()?;
     let Some(first) = texts.first() else {
         if compat::CONNECT_WITHOUT_ERRORS_TIMES_OUT {
             return Ok(PyTimeoutError::new_err("create_connection failed"));
         }
-        return Ok(pyo3::exceptions::PyIndexError::new_err(
-            "list index out of range",
-        ));
+        return Ok(pyo3::exceptions::PyIndexError::new_err("list index out of range"));
     };
     if texts.iter().all(|text| text == first) {
         return Ok(PyErr::from_value(flat.get_item(0)?));
     }
-    Ok(PyOSError::new_err(format!(
-        "Multiple exceptions: {}",
-        texts.join(", ")
-    )))
+    Ok(PyOSError::new_err(format!("Multiple exceptions: {}", texts.join(", "))))
 }
 
 // From a connected socket to (transport, protocol)
@@ -521,51 +408,20 @@ enum Connected {
 
 /// Calls the factory, makes the transport, waits for `connection_made`.
 async fn open(co: &Co, socket: Connected, factory: &Obj) -> PyResult<Obj> {
-    let (transport, protocol, waiter) = Python::attach(|py| {
-        let (socket, fd, names) = match socket {
-            Connected::Native(owned) => {
-                let fd = owned.as_raw_fd();
-                let name = |address: std::io::Result<Option<SocketAddr>>| match address {
-                    Ok(Some(address)) => address::Name::Inet(address),
-                    Ok(None) | Err(_) => address::Name::Unknown,
-                };
-                let names = Names {
-                    peer: name(driver::peer_address(fd)),
-                    local: name(driver::local_address(fd)),
-                };
-                (Socket::Native(owned), fd, names)
-            }
-            Connected::Python(object) => {
-                let sock = object.borrow(py);
-                sock.call_method1("setblocking", (false,))?;
-                let fd: RawFd = sock.call_method0("fileno")?.extract()?;
-                let names = Names {
-                    peer: address::of_socket(&sock, "getpeername")?,
-                    local: address::of_socket(&sock, "getsockname")?,
-                };
-                (Socket::Python(object.clone()), fd, names)
-            }
-        };
-        let protocol = to_py(py, call::call0(py, factory))?.into_bound(py);
-        let waiter = to_py(py, call::method(py, co.event_loop(), &CREATE_FUTURE, &[]))?;
-        crate::transports::server::set_nodelay(fd);
-        let context = to_py(py, context::copy_current(py))?;
-        let parts = Parts {
-            socket,
-            fd,
-            names,
-            protocol: &protocol,
-            context,
-            server: None,
-            waiter: Some(waiter.clone()),
-        };
-        let transport = stream::make(py, &co.runtime_ref(), parts)?;
-        Ok::<_, PyErr>((
-            Obj::from_bound(transport),
-            Obj::from_bound(protocol),
-            waiter,
-        ))
-    })?;
+    let given = match &socket {
+        Connected::Native(_) => None,
+        Connected::Python(sock) => Some(sock.clone()),
+    };
+    let made = Python::attach(|py| {
+        let made = open_transport(py, co, socket, factory);
+        if let (Err(_), Some(sock)) = (&made, given)
+            && compat::CONNECT_CLOSES_SOCK_WITHOUT_TRANSPORT
+        {
+            sock.borrow(py).call_method0("close")?;
+        }
+        made
+    });
+    let (transport, protocol, waiter) = made?;
     if let Err(err) = co.wait_for(waiter).await {
         Python::attach(|py| transport.borrow(py).call_method0("close").map(drop))?;
         return Err(err);
@@ -574,6 +430,47 @@ async fn open(co: &Co, socket: Connected, factory: &Obj) -> PyResult<Obj> {
         let pair = PyTuple::new(py, [transport.into_bound(py), protocol.into_bound(py)])?;
         Ok(Obj::from_bound(pair))
     })
+}
+
+/// Transport, protocol, and the future that `connection_made` resolves.
+fn open_transport(py: Python<'_>, co: &Co, socket: Connected, factory: &Obj) -> PyResult<(Obj, Obj, Obj)> {
+    if let Connected::Python(sock) = &socket {
+        sock.borrow(py).call_method1("setblocking", (false,))?;
+    }
+    let protocol = to_py(py, call::call0(py, factory))?.into_bound(py);
+    let waiter = to_py(py, call::method(py, co.event_loop(), &CREATE_FUTURE, &[]))?;
+    let (socket, fd, names) = match socket {
+        Connected::Native(owned) => {
+            let fd = owned.as_raw_fd();
+            let name = |address: std::io::Result<Option<SocketAddr>>| match address {
+                Ok(Some(address)) => address::Name::Inet(address),
+                Ok(None) | Err(_) => address::Name::Unknown,
+            };
+            let names = Names { peer: name(driver::peer_address(fd)), local: name(driver::local_address(fd)) };
+            (Socket::Native(owned), fd, names)
+        }
+        Connected::Python(object) => {
+            let sock = object.borrow(py);
+            let fd: RawFd = sock.call_method0("fileno")?.extract()?;
+            let names = Names {
+                peer: address::of_socket(&sock, "getpeername")?,
+                local: address::of_socket(&sock, "getsockname")?,
+            };
+            (Socket::Python(object.clone()), fd, names)
+        }
+    };
+    crate::transports::server::set_nodelay(fd);
+    let parts = Parts {
+        socket,
+        fd,
+        names,
+        protocol: &protocol,
+        context: to_py(py, context::copy_current(py))?,
+        server: None,
+        waiter: Some(waiter.clone()),
+    };
+    let transport = stream::make(py, &co.runtime_ref(), parts)?;
+    Ok((Obj::from_bound(transport), Obj::from_bound(protocol), waiter))
 }
 
 /// The keywords of `connect_accepted_socket`.
@@ -585,51 +482,25 @@ pub(super) struct Accepted {
     pub(super) ssl_shutdown_timeout: Option<Obj>,
 }
 
-pub(super) fn connect_accepted_socket(
-    py: Python<'_>,
-    runtime: RuntimeRef,
-    arguments: Accepted,
-) -> PyResult<Obj> {
-    coroutine::make(
-        py,
-        runtime,
-        "Loop.connect_accepted_socket",
-        |co| async move {
-            Python::attach(|py| {
-                let ssl = arguments
-                    .ssl
-                    .as_ref()
-                    .map_or(Ok(false), |ssl| ssl.borrow(py).is_truthy())?;
-                let sock = arguments.sock.borrow(py);
-                require_stream(&sock)?;
-                check_tls_timeouts(
-                    arguments.ssl_handshake_timeout.as_ref(),
-                    arguments.ssl_shutdown_timeout.as_ref(),
-                    ssl,
-                )?;
-                refuse_tls_socket(&sock)?;
-                if ssl { Err(no_tls()) } else { Ok(()) }
-            })?;
-            let pair = open(
-                &co,
-                Connected::Python(arguments.sock.clone()),
-                &arguments.protocol_factory,
-            )
-            .await?;
-            Python::attach(|py| {
-                if co.runtime().scheduler.debug.get() {
-                    let opened = pair.borrow(py);
-                    let socket = opened
-                        .get_item(0)?
-                        .call_method1("get_extra_info", ("socket",))?;
-                    let text = "%r handled: (%r, %r)";
-                    log::logger(py)?.call_method1(
-                        "debug",
-                        (text, socket, opened.get_item(0)?, opened.get_item(1)?),
-                    )?;
-                }
-                Ok(pair)
-            })
-        },
-    )
+pub(super) fn connect_accepted_socket(py: Python<'_>, runtime: RuntimeRef, arguments: Accepted) -> PyResult<Obj> {
+    coroutine::make(py, runtime, "Loop.connect_accepted_socket", |co| async move {
+        Python::attach(|py| {
+            let ssl = arguments.ssl.as_ref().map_or(Ok(false), |ssl| ssl.borrow(py).is_truthy())?;
+            let sock = arguments.sock.borrow(py);
+            require_stream(&sock)?;
+            check_tls_timeouts(arguments.ssl_handshake_timeout.as_ref(), arguments.ssl_shutdown_timeout.as_ref(), ssl)?;
+            refuse_tls_socket(&sock)?;
+            if ssl { Err(no_tls()) } else { Ok(()) }
+        })?;
+        let pair = open(&co, Connected::Python(arguments.sock.clone()), &arguments.protocol_factory).await?;
+        Python::attach(|py| {
+            if co.runtime().scheduler.debug.get() {
+                let opened = pair.borrow(py);
+                let socket = opened.get_item(0)?.call_method1("get_extra_info", ("socket",))?;
+                let text = "%r handled: (%r, %r)";
+                log::logger(py)?.call_method1("debug", (text, socket, opened.get_item(0)?, opened.get_item(1)?))?;
+            }
+            Ok(pair)
+        })
+    })
 }

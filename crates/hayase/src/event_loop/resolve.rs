@@ -33,10 +33,7 @@ static ORIGINALS: PyOnceLock<(Py<PyAny>, Py<PyAny>)> = PyOnceLock::new();
 
 pub(super) fn init(py: Python<'_>) -> PyResult<()> {
     let socket = py.import("socket")?;
-    let originals = (
-        socket.getattr("getaddrinfo")?.unbind(),
-        socket.getattr("getnameinfo")?.unbind(),
-    );
+    let originals = (socket.getattr("getaddrinfo")?.unbind(), socket.getattr("getnameinfo")?.unbind());
     let _ = ORIGINALS.set(py, originals);
     Ok(())
 }
@@ -52,11 +49,7 @@ pub(super) struct Question {
 }
 
 /// The coroutine `loop.getaddrinfo(...)`.
-pub(super) fn getaddrinfo(
-    py: Python<'_>,
-    runtime: RuntimeRef,
-    question: Question,
-) -> PyResult<Obj> {
+pub(super) fn getaddrinfo(py: Python<'_>, runtime: RuntimeRef, question: Question) -> PyResult<Obj> {
     coroutine::make(py, runtime, "Loop.getaddrinfo", |co| async move {
         match Python::attach(|py| ask(py, &co, &question))? {
             Answer::Now(list) => Ok(list),
@@ -72,9 +65,7 @@ enum Answer {
 
 fn ask(py: Python<'_>, co: &Co, question: &Question) -> PyResult<Answer> {
     let current = py.import("socket")?.getattr("getaddrinfo")?;
-    let replaced = !ORIGINALS
-        .get(py)
-        .is_some_and(|originals| current.is(&originals.0));
+    let replaced = !ORIGINALS.get(py).is_some_and(|originals| current.is(&originals.0));
     let (host, port) = match (replaced, host_text(py, question)?, port_text(py, question)) {
         (false, Some(host), Some(port)) => (host, port),
         (true, _, _) | (_, None, _) | (_, _, None) => {
@@ -88,41 +79,17 @@ fn ask(py: Python<'_>, co: &Co, question: &Question) -> PyResult<Answer> {
                 question.protocol,
                 question.flags,
             );
-            let future = co
-                .event_loop()
-                .borrow(py)
-                .call_method1("run_in_executor", args)?;
+            let future = co.event_loop().borrow(py).call_method1("run_in_executor", args)?;
             return Ok(Answer::Later(Obj::from_bound(future)));
         }
     };
-    let (family, socktype, protocol, flags) = (
-        question.family,
-        question.socktype,
-        question.protocol,
-        question.flags,
-    );
+    let (family, socktype, protocol, flags) = (question.family, question.socktype, question.protocol, question.flags);
     if is_numeric(host.as_ref(), port.as_ref()) {
         let flags = flags | AI_NUMERICSERV | if host.is_some() { AI_NUMERICHOST } else { 0 };
-        let found = driver::getaddrinfo(
-            host.as_deref(),
-            port.as_deref(),
-            family,
-            socktype,
-            protocol,
-            flags,
-        );
+        let found = driver::getaddrinfo(host.as_deref(), port.as_deref(), family, socktype, protocol, flags);
         return answer_list(py, found).map(Answer::Now);
     }
-    let work = move || {
-        driver::getaddrinfo(
-            host.as_deref(),
-            port.as_deref(),
-            family,
-            socktype,
-            protocol,
-            flags,
-        )
-    };
+    let work = move || driver::getaddrinfo(host.as_deref(), port.as_deref(), family, socktype, protocol, flags);
     in_pool(py, co, work, answer_list).map(Answer::Later)
 }
 
@@ -145,9 +112,7 @@ fn port_text(py: Python<'_>, question: &Question) -> Option<Option<CString>> {
         return Some(None);
     }
     if port.is_exact_instance_of::<PyInt>() && !port.is_instance_of::<PyBool>() {
-        return CString::new(port.extract::<i64>().ok()?.to_string())
-            .ok()
-            .map(Some);
+        return CString::new(port.extract::<i64>().ok()?.to_string()).ok().map(Some);
     }
     let port = port.cast_exact::<PyString>().ok()?;
     CString::new(port.to_str().ok()?).ok().map(Some)
@@ -155,35 +120,23 @@ fn port_text(py: Python<'_>, question: &Question) -> Option<Option<CString>> {
 
 /// Whether the resolver answers without asking anybody.
 fn is_numeric(host: Option<&CString>, port: Option<&CString>) -> bool {
-    let host_is = host.is_none_or(|host| {
-        host.to_str()
-            .is_ok_and(|text| text.parse::<IpAddr>().is_ok())
-    });
-    let digits =
-        |text: &CString| !text.is_empty() && text.to_bytes().iter().all(u8::is_ascii_digit);
+    let host_is = host.is_none_or(|host| host.to_str().is_ok_and(|text| text.parse::<IpAddr>().is_ok()));
+    let digits = |text: &CString| !text.is_empty() && text.to_bytes().iter().all(u8::is_ascii_digit);
     host_is && port.is_none_or(digits)
 }
 
 fn answer_list(py: Python<'_>, found: Result<Vec<AddrInfo>, GaiError>) -> PyResult<Obj> {
     let found = found.map_err(|error| gai_error(py, &error))?;
     let socket = py.import("socket")?;
-    let (families, kinds) = (
-        socket.getattr("AddressFamily")?,
-        socket.getattr("SocketKind")?,
-    );
+    let (families, kinds) = (socket.getattr("AddressFamily")?, socket.getattr("SocketKind")?);
     let convert = socket.getattr("_intenum_converter")?;
     let list = PyList::empty(py);
     for info in found {
         let address = match info.socket_addr() {
             Some(address) => address::tuple(py, &address)?.into_any(),
-            None => (info.family, info.sockaddr.as_slice())
-                .into_pyobject(py)?
-                .into_any(),
+            None => (info.family, info.sockaddr.as_slice()).into_pyobject(py)?.into_any(),
         };
-        let canonname = info
-            .canonname
-            .map(|name| name.to_string_lossy().into_owned())
-            .unwrap_or_default();
+        let canonname = info.canonname.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let family = convert.call1((info.family, &families))?;
         let kind = convert.call1((info.socktype, &kinds))?;
         list.append((family, kind, info.protocol, canonname, address))?;
@@ -195,20 +148,14 @@ fn gai_error(py: Python<'_>, error: &GaiError) -> PyErr {
     if let Some(errno) = error.errno {
         return errors::from_errno(py, errno);
     }
-    match imports::gai_error(py).and_then(|class| class.call1((error.code, error.message.as_str())))
-    {
+    match imports::gai_error(py).and_then(|class| class.call1((error.code, error.message.as_str()))) {
         Ok(value) => PyErr::from_value(value),
         Err(err) => err,
     }
 }
 
 /// The coroutine `loop.getnameinfo(...)`.
-pub(super) fn getnameinfo(
-    py: Python<'_>,
-    runtime: RuntimeRef,
-    sockaddr: Obj,
-    flags: c_int,
-) -> PyResult<Obj> {
+pub(super) fn getnameinfo(py: Python<'_>, runtime: RuntimeRef, sockaddr: Obj, flags: c_int) -> PyResult<Obj> {
     coroutine::make(py, runtime, "Loop.getnameinfo", |co| async move {
         match Python::attach(|py| ask_name(py, &co, &sockaddr, flags))? {
             Answer::Now(names) => Ok(names),
@@ -222,19 +169,14 @@ const FLOWINFO_MAX: u32 = 0xf_ffff;
 
 fn ask_name(py: Python<'_>, co: &Co, sockaddr: &Obj, flags: c_int) -> PyResult<Answer> {
     let current = py.import("socket")?.getattr("getnameinfo")?;
-    let replaced = !ORIGINALS
-        .get(py)
-        .is_some_and(|originals| current.is(&originals.1));
+    let replaced = !ORIGINALS.get(py).is_some_and(|originals| current.is(&originals.1));
     let address = address::from_tuple(&sockaddr.borrow(py)).filter(|address| match address {
         std::net::SocketAddr::V4(_) => true,
         std::net::SocketAddr::V6(v6) => v6.flowinfo() <= FLOWINFO_MAX,
     });
     let Some(address) = address.filter(|_| !replaced) else {
         let args = (py.None(), current, sockaddr.borrow(py), flags);
-        let future = co
-            .event_loop()
-            .borrow(py)
-            .call_method1("run_in_executor", args)?;
+        let future = co.event_loop().borrow(py).call_method1("run_in_executor", args)?;
         return Ok(Answer::Later(Obj::from_bound(future)));
     };
     let sockaddr = driver::socket_addr_to_bytes(&address);
@@ -246,10 +188,7 @@ fn ask_name(py: Python<'_>, co: &Co, sockaddr: &Obj, flags: c_int) -> PyResult<A
 
 fn names(py: Python<'_>, found: Result<(CString, CString), GaiError>) -> PyResult<Obj> {
     let (host, service) = found.map_err(|error| gai_error(py, &error))?;
-    let pair = (
-        host.to_string_lossy().into_owned(),
-        service.to_string_lossy().into_owned(),
-    );
+    let pair = (host.to_string_lossy().into_owned(), service.to_string_lossy().into_owned());
     Ok(Obj::from_bound(pair.into_pyobject(py)?))
 }
 
@@ -276,11 +215,7 @@ fn in_pool<T: Send + 'static>(
                 move |args: &Bound<'_, PyTuple>, _: Option<&Bound<'_, PyDict>>| {
                     let outcome = outcome.lock().ok().and_then(|mut outcome| outcome.take());
                     outcome.map_or(Ok(()), |outcome| {
-                        settle(
-                            args.py(),
-                            resolved.bind(args.py()),
-                            finish(args.py(), outcome),
-                        )
+                        settle(args.py(), resolved.bind(args.py()), finish(args.py(), outcome))
                     })
                 },
             );
@@ -290,9 +225,7 @@ fn in_pool<T: Send + 'static>(
             }
         });
     };
-    let spawned = runtime.blocking.with(py, |pool| {
-        pool.get_or_insert_with(BlockingPool::new).spawn(job)
-    });
+    let spawned = runtime.blocking.with(py, |pool| pool.get_or_insert_with(BlockingPool::new).spawn(job));
     spawned.map_err(|error: io::Error| errors::os_error(py, &error))?;
     Ok(future)
 }
@@ -347,9 +280,7 @@ pub(super) async fn resolve(
         keywords.set_item("flags", flags)?;
         let event_loop = co.event_loop().borrow(py);
         let args = (host.borrow(py), port.borrow(py));
-        event_loop
-            .call_method("getaddrinfo", args, Some(&keywords))
-            .map(Obj::from_bound)
+        event_loop.call_method("getaddrinfo", args, Some(&keywords)).map(Obj::from_bound)
     })?;
     let found = co.wait_for(lookup).await?;
     Python::attach(|py| {
@@ -367,26 +298,14 @@ pub(super) async fn resolve(
                 Bound<'_, PyAny>,
             ) = info?.extract()?;
             let (canonname, address) = (Obj::from_bound(canonname), Obj::from_bound(address));
-            infos.push(Resolved {
-                family,
-                socktype,
-                protocol,
-                canonname,
-                address,
-            });
+            infos.push(Resolved { family, socktype, protocol, canonname, address });
         }
         Ok(infos)
     })
 }
 
 /// asyncio's shortcut for hosts that are addresses.
-fn numeric(
-    py: Python<'_>,
-    host: &Obj,
-    port: &Obj,
-    family: c_int,
-    protocol: c_int,
-) -> PyResult<Option<Resolved>> {
+fn numeric(py: Python<'_>, host: &Obj, port: &Obj, family: c_int, protocol: c_int) -> PyResult<Option<Resolved>> {
     if ![0, IPPROTO_TCP, IPPROTO_UDP].contains(&protocol) {
         return Ok(None);
     }
@@ -402,11 +321,7 @@ fn numeric(
         Some(0)
     } else if let Ok(text) = port.cast::<PyString>() {
         let text = text.to_str().unwrap_or("?");
-        if text.is_empty() {
-            Some(0)
-        } else {
-            text.parse::<i64>().ok()
-        }
+        if text.is_empty() { Some(0) } else { text.parse::<i64>().ok() }
     } else if port.is_instance_of::<PyInt>() {
         port.extract::<i64>().ok()
     } else {
@@ -435,10 +350,7 @@ fn numeric(
 pub(super) fn interleave(infos: Vec<Resolved>, first: usize) -> Vec<Resolved> {
     let mut families: Vec<Vec<Resolved>> = Vec::new();
     for info in infos {
-        match families
-            .iter_mut()
-            .find(|family| family[0].family == info.family)
-        {
+        match families.iter_mut().find(|family| family[0].family == info.family) {
             Some(family) => family.push(info),
             None => families.push(vec![info]),
         }

@@ -39,11 +39,7 @@ pub(super) struct Serve {
     pub(super) start_serving: bool,
 }
 
-pub(super) fn create_server(
-    py: Python<'_>,
-    runtime: RuntimeRef,
-    arguments: Serve,
-) -> PyResult<Obj> {
+pub(super) fn create_server(py: Python<'_>, runtime: RuntimeRef, arguments: Serve) -> PyResult<Obj> {
     coroutine::make(py, runtime, "Loop.create_server", |co| serve(co, arguments))
 }
 
@@ -51,17 +47,13 @@ async fn serve(co: Co, arguments: Serve) -> PyResult<Obj> {
     Python::attach(|py| check(py, &arguments))?;
     let sockets = if arguments.host.is_some() || arguments.port.is_some() {
         if arguments.sock.is_some() {
-            return Err(PyValueError::new_err(
-                "host/port and sock can not be specified at the same time",
-            ));
+            return Err(PyValueError::new_err("host/port and sock can not be specified at the same time"));
         }
         let infos = addresses(&co, &arguments).await?;
         Python::attach(|py| bind_all(py, &co, &infos, &arguments))?
     } else {
         let Some(sock) = &arguments.sock else {
-            return Err(PyValueError::new_err(
-                "Neither host/port nor sock were specified",
-            ));
+            return Err(PyValueError::new_err("Neither host/port nor sock were specified"));
         };
         Python::attach(|py| require_stream(&sock.borrow(py)))?;
         vec![sock.clone()]
@@ -95,14 +87,8 @@ async fn serve(co: Co, arguments: Serve) -> PyResult<Obj> {
 }
 
 fn check(py: Python<'_>, arguments: &Serve) -> PyResult<()> {
-    if arguments
-        .ssl
-        .as_ref()
-        .is_some_and(|ssl| ssl.borrow(py).is_instance_of::<PyBool>())
-    {
-        return Err(PyTypeError::new_err(
-            "ssl argument must be an SSLContext or None",
-        ));
+    if arguments.ssl.as_ref().is_some_and(|ssl| ssl.borrow(py).is_instance_of::<PyBool>()) {
+        return Err(PyTypeError::new_err("ssl argument must be an SSLContext or None"));
     }
     check_tls_timeouts(
         arguments.ssl_handshake_timeout.as_ref(),
@@ -112,11 +98,7 @@ fn check(py: Python<'_>, arguments: &Serve) -> PyResult<()> {
     if let Some(sock) = &arguments.sock {
         refuse_tls_socket(&sock.borrow(py))?;
     }
-    if arguments.ssl.is_some() {
-        Err(no_tls())
-    } else {
-        Ok(())
-    }
+    if arguments.ssl.is_some() { Err(no_tls()) } else { Ok(()) }
 }
 
 /// All addresses of all hosts, each once.
@@ -124,18 +106,11 @@ async fn addresses(co: &Co, arguments: &Serve) -> PyResult<Vec<Resolved>> {
     let hosts = Python::attach(|py| hosts(py, arguments.host.as_ref()))?;
     let mut infos: Vec<Resolved> = Vec::new();
     for host in hosts {
-        let port = arguments
-            .port
-            .clone()
-            .unwrap_or_else(|| Python::attach(Obj::none));
-        let found =
-            resolve::resolve(co, host.clone(), port, arguments.family, 0, arguments.flags).await?;
+        let port = arguments.port.clone().unwrap_or_else(|| Python::attach(Obj::none));
+        let found = resolve::resolve(co, host.clone(), port, arguments.family, 0, arguments.flags).await?;
         Python::attach(|py| {
             if found.is_empty() {
-                let text = format!(
-                    "getaddrinfo({}) returned empty list",
-                    host.borrow(py).repr()?
-                );
+                let text = format!("getaddrinfo({}) returned empty list", host.borrow(py).repr()?);
                 return Err(PyOSError::new_err(text));
             }
             for info in found {
@@ -159,11 +134,7 @@ fn hosts(py: Python<'_>, host: Option<&Obj>) -> PyResult<Vec<Obj>> {
     };
     let bound = host.borrow(py);
     if let Ok(text) = bound.cast::<PyString>() {
-        return Ok(vec![if text.len()? == 0 {
-            Obj::none(py)
-        } else {
-            host.clone()
-        }]);
+        return Ok(vec![if text.len()? == 0 { Obj::none(py) } else { host.clone() }]);
     }
     match bound.try_iter() {
         Ok(items) => items.map(|item| item.map(Obj::from_bound)).collect(),
@@ -181,13 +152,10 @@ fn same(py: Python<'_>, one: &Resolved, other: &Resolved) -> PyResult<bool> {
 
 fn bind_all(py: Python<'_>, co: &Co, infos: &[Resolved], arguments: &Serve) -> PyResult<Vec<Obj>> {
     let mut sockets = Vec::new();
-    let bound =
-        infos.iter().try_for_each(
-            |info| match bind_one(py, co, info, arguments, &mut sockets) {
-                Err(err) => Err(err),
-                Ok(()) => Ok(()),
-            },
-        );
+    let bound = infos.iter().try_for_each(|info| match bind_one(py, co, info, arguments, &mut sockets) {
+        Err(err) => Err(err),
+        Ok(()) => Ok(()),
+    });
     let bound = bound.and_then(|()| match sockets.is_empty() {
         false => Ok(()),
         true => Err(nothing_bound(py, infos)),
@@ -205,27 +173,17 @@ fn bind_all(py: Python<'_>, co: &Co, infos: &[Resolved], arguments: &Serve) -> P
 fn nothing_bound(py: Python<'_>, infos: &[Resolved]) -> PyErr {
     let addresses = pyo3::types::PyList::new(py, infos.iter().map(|info| info.address.borrow(py)));
     match addresses.and_then(|addresses| Ok(addresses.repr()?.to_string())) {
-        Ok(addresses) => {
-            PyOSError::new_err(format!("could not bind on any address out of {addresses}"))
-        }
+        Ok(addresses) => PyOSError::new_err(format!("could not bind on any address out of {addresses}")),
         Err(err) => err,
     }
 }
 
 /// Made and bound, the socket is in `sockets`; an address of a family that this system has not is passed over.
-fn bind_one(
-    py: Python<'_>,
-    co: &Co,
-    info: &Resolved,
-    arguments: &Serve,
-    sockets: &mut Vec<Obj>,
-) -> PyResult<()> {
+fn bind_one(py: Python<'_>, co: &Co, info: &Resolved, arguments: &Serve, sockets: &mut Vec<Obj>) -> PyResult<()> {
     let debug = co.runtime().scheduler.debug.get();
     let module = py.import("socket")?;
     let constant = |name: &str| module.getattr(name);
-    let made = module
-        .getattr("socket")?
-        .call1((info.family, info.socktype, info.protocol));
+    let made = module.getattr("socket")?.call1((info.family, info.socktype, info.protocol));
     let socket = match made {
         Ok(socket) => socket,
         Err(err) if err.is_instance_of::<PyOSError>(py) => {
@@ -242,9 +200,7 @@ fn bind_one(
     };
     sockets.push(Obj::from_any(&socket));
     let set = |level: &str, option: &str| {
-        socket
-            .call_method1("setsockopt", (constant(level)?, constant(option)?, true))
-            .map(drop)
+        socket.call_method1("setsockopt", (constant(level)?, constant(option)?, true)).map(drop)
     };
     if arguments.reuse_address.unwrap_or(true) {
         set("SOL_SOCKET", "SO_REUSEADDR")?;
@@ -274,16 +230,10 @@ fn bind_one(
         return Err(err);
     }
     let errno = err.value(py).getattr("errno")?;
-    let said = if compat::BIND_ERRORS_AS_OF_3_13 {
-        err.value(py).str()?
-    } else {
-        err.value(py).getattr("strerror")?.str()?
-    };
+    let said =
+        if compat::BIND_ERRORS_AS_OF_3_13 { err.value(py).str()? } else { err.value(py).getattr("strerror")?.str()? };
     let said = said.to_str()?.to_lowercase();
-    let text = format!(
-        "error while attempting to bind on address {}: {said}",
-        address.repr()?
-    );
+    let text = format!("error while attempting to bind on address {}: {said}", address.repr()?);
     if compat::BIND_ERRORS_AS_OF_3_13 && errno.eq(EADDRNOTAVAIL)? {
         sockets.pop();
         socket.call_method0("close")?;

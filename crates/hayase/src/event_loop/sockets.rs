@@ -39,9 +39,7 @@ pub(super) fn receive(
         check(&co, &sock)?;
         when_ready(&co, Side::Reader, &sock, |py| {
             let args = PyTuple::new(py, args.iter().map(|arg| arg.borrow(py)))?;
-            sock.borrow(py)
-                .call_method1(method, args)
-                .map(Obj::from_bound)
+            sock.borrow(py).call_method1(method, args).map(Obj::from_bound)
         })
         .await
     })
@@ -49,20 +47,15 @@ pub(super) fn receive(
 
 pub(super) fn accept(this: &Bound<'_, Loop>, sock: &Bound<'_, PyAny>) -> PyResult<Obj> {
     let sock = Obj::from_any(sock);
-    coroutine::make(
-        this.py(),
-        Loop::runtime_ref(this),
-        "Loop.sock_accept",
-        |co| async move {
-            check(&co, &sock)?;
-            when_ready(&co, Side::Reader, &sock, |py| {
-                let pair = sock.borrow(py).call_method0("accept")?;
-                pair.get_item(0)?.call_method1("setblocking", (false,))?;
-                Ok(Obj::from_bound(pair))
-            })
-            .await
-        },
-    )
+    coroutine::make(this.py(), Loop::runtime_ref(this), "Loop.sock_accept", |co| async move {
+        check(&co, &sock)?;
+        when_ready(&co, Side::Reader, &sock, |py| {
+            let pair = sock.borrow(py).call_method0("accept")?;
+            pair.get_item(0)?.call_method1("setblocking", (false,))?;
+            Ok(Obj::from_bound(pair))
+        })
+        .await
+    })
 }
 
 pub(super) fn send_to(
@@ -71,121 +64,85 @@ pub(super) fn send_to(
     data: &Bound<'_, PyAny>,
     address: &Bound<'_, PyAny>,
 ) -> PyResult<Obj> {
-    let (sock, data, address) = (
-        Obj::from_any(sock),
-        Obj::from_any(data),
-        Obj::from_any(address),
-    );
-    coroutine::make(
-        this.py(),
-        Loop::runtime_ref(this),
-        "Loop.sock_sendto",
-        |co| async move {
-            check(&co, &sock)?;
-            when_ready(&co, Side::Writer, &sock, |py| {
-                let args = (data.borrow(py), address.borrow(py));
-                sock.borrow(py)
-                    .call_method1("sendto", args)
-                    .map(Obj::from_bound)
-            })
-            .await
-        },
-    )
+    let (sock, data, address) = (Obj::from_any(sock), Obj::from_any(data), Obj::from_any(address));
+    coroutine::make(this.py(), Loop::runtime_ref(this), "Loop.sock_sendto", |co| async move {
+        check(&co, &sock)?;
+        when_ready(&co, Side::Writer, &sock, |py| {
+            let args = (data.borrow(py), address.borrow(py));
+            sock.borrow(py).call_method1("sendto", args).map(Obj::from_bound)
+        })
+        .await
+    })
 }
 
-pub(super) fn send_all(
-    this: &Bound<'_, Loop>,
-    sock: &Bound<'_, PyAny>,
-    data: &Bound<'_, PyAny>,
-) -> PyResult<Obj> {
+pub(super) fn send_all(this: &Bound<'_, Loop>, sock: &Bound<'_, PyAny>, data: &Bound<'_, PyAny>) -> PyResult<Obj> {
     let (sock, data) = (Obj::from_any(sock), Obj::from_any(data));
-    coroutine::make(
-        this.py(),
-        Loop::runtime_ref(this),
-        "Loop.sock_sendall",
-        |co| async move {
-            check(&co, &sock)?;
-            let mut rest = data;
-            loop {
-                let sent = when_ready(&co, Side::Writer, &sock, |py| {
-                    sock.borrow(py)
-                        .call_method1("send", (rest.borrow(py),))
-                        .map(Obj::from_bound)
-                })
-                .await?;
-                let left = Python::attach(|py| {
-                    let sent: usize = sent.borrow(py).extract()?;
-                    let view = to_view(py, &rest)?;
-                    if sent >= view.len()? {
-                        return Ok::<_, PyErr>(None);
-                    }
-                    let slice = pyo3::types::PySlice::new(py, sent as isize, isize::MAX, 1);
-                    Ok(Some(Obj::from_bound(view.get_item(slice)?)))
-                })?;
-                match left {
-                    None => return Ok(Python::attach(Obj::none)),
-                    Some(left) => rest = left,
+    coroutine::make(this.py(), Loop::runtime_ref(this), "Loop.sock_sendall", |co| async move {
+        check(&co, &sock)?;
+        let mut rest = data;
+        loop {
+            let sent = when_ready(&co, Side::Writer, &sock, |py| {
+                sock.borrow(py).call_method1("send", (rest.borrow(py),)).map(Obj::from_bound)
+            })
+            .await?;
+            let left = Python::attach(|py| {
+                let sent: usize = sent.borrow(py).extract()?;
+                let view = to_view(py, &rest)?;
+                if sent >= view.len()? {
+                    return Ok::<_, PyErr>(None);
                 }
+                let slice = pyo3::types::PySlice::new(py, sent as isize, isize::MAX, 1);
+                Ok(Some(Obj::from_bound(view.get_item(slice)?)))
+            })?;
+            match left {
+                None => return Ok(Python::attach(Obj::none)),
+                Some(left) => rest = left,
             }
-        },
-    )
+        }
+    })
 }
 
 /// In bytes, so that positions are counts of bytes.
 fn to_view<'py>(py: Python<'py>, data: &Obj) -> PyResult<Bound<'py, PyAny>> {
-    let view = py
-        .import("builtins")?
-        .getattr("memoryview")?
-        .call1((data.borrow(py),))?;
+    let view = py.import("builtins")?.getattr("memoryview")?.call1((data.borrow(py),))?;
     if view.getattr("format")?.eq("B")? && view.getattr("ndim")?.eq(1)? {
         return Ok(view);
     }
     view.call_method1("cast", ("B",))
 }
 
-pub(super) fn connect(
-    this: &Bound<'_, Loop>,
-    sock: &Bound<'_, PyAny>,
-    address: &Bound<'_, PyAny>,
-) -> PyResult<Obj> {
+pub(super) fn connect(this: &Bound<'_, Loop>, sock: &Bound<'_, PyAny>, address: &Bound<'_, PyAny>) -> PyResult<Obj> {
     let (sock, address) = (Obj::from_any(sock), Obj::from_any(address));
-    coroutine::make(
-        this.py(),
-        Loop::runtime_ref(this),
-        "Loop.sock_connect",
-        |co| async move {
-            check(&co, &sock)?;
-            let address = match Python::attach(|py| lookup(py, &co, &sock, &address))? {
-                None => address,
-                Some(lookup) => {
-                    let found = co.wait_for(lookup).await?;
-                    Python::attach(|py| {
-                        let first = found.borrow(py).get_item(0)?;
-                        first.get_item(4).map(Obj::from_bound)
-                    })?
-                }
-            };
-            let fd = Python::attach(|py| descriptor(py, &sock))?;
-            let begun = Python::attach(|py| {
-                let called = sock
-                    .borrow(py)
-                    .call_method1("connect", (address.borrow(py),));
-                not_now(py, called.map(Obj::from_bound))
-            })?;
-            if begun.is_none() {
-                wait(&co, Side::Writer, fd).await?;
-                Python::attach(|py| match co.runtime().driver.take_error(fd) {
-                    Ok(None) => Ok(()),
-                    Ok(Some(error)) => {
-                        let text = format!("Connect call failed {}", address.borrow(py).str()?);
-                        Err(PyOSError::new_err((error.raw_os_error(), text)))
-                    }
-                    Err(error) => Err(errors::os_error(py, &error)),
-                })?;
+    coroutine::make(this.py(), Loop::runtime_ref(this), "Loop.sock_connect", |co| async move {
+        check(&co, &sock)?;
+        let address = match Python::attach(|py| lookup(py, &co, &sock, &address))? {
+            None => address,
+            Some(lookup) => {
+                let found = co.wait_for(lookup).await?;
+                Python::attach(|py| {
+                    let first = found.borrow(py).get_item(0)?;
+                    first.get_item(4).map(Obj::from_bound)
+                })?
             }
-            Ok(Python::attach(Obj::none))
-        },
-    )
+        };
+        let fd = Python::attach(|py| descriptor(py, &sock))?;
+        let begun = Python::attach(|py| {
+            let called = sock.borrow(py).call_method1("connect", (address.borrow(py),));
+            not_now(py, called.map(Obj::from_bound))
+        })?;
+        if begun.is_none() {
+            wait(&co, Side::Writer, fd).await?;
+            Python::attach(|py| match co.runtime().driver.take_error(fd) {
+                Ok(None) => Ok(()),
+                Ok(Some(error)) => {
+                    let text = format!("Connect call failed {}", address.borrow(py).str()?);
+                    Err(PyOSError::new_err((error.raw_os_error(), text)))
+                }
+                Err(error) => Err(errors::os_error(py, &error)),
+            })?;
+        }
+        Ok(Python::attach(Obj::none))
+    })
 }
 
 /// The lookup that an address with a name in it needs.
@@ -202,9 +159,7 @@ fn lookup(py: Python<'_>, co: &Co, sock: &Obj, address: &Obj) -> PyResult<Option
     }
     let args = (address.get_item(0)?, address.get_item(1)?);
     let event_loop = co.event_loop().borrow(py);
-    event_loop
-        .call_method("getaddrinfo", args, Some(&keywords))
-        .map(|made| Some(Obj::from_bound(made)))
+    event_loop.call_method("getaddrinfo", args, Some(&keywords)).map(|made| Some(Obj::from_bound(made)))
 }
 
 fn check(co: &Co, sock: &Obj) -> PyResult<()> {
@@ -222,12 +177,7 @@ fn descriptor(py: Python<'_>, sock: &Obj) -> PyResult<RawFd> {
     sock.borrow(py).call_method0("fileno")?.extract()
 }
 
-async fn when_ready(
-    co: &Co,
-    side: Side,
-    sock: &Obj,
-    operation: impl Fn(Python<'_>) -> PyResult<Obj>,
-) -> PyResult<Obj> {
+async fn when_ready(co: &Co, side: Side, sock: &Obj, operation: impl Fn(Python<'_>) -> PyResult<Obj>) -> PyResult<Obj> {
     loop {
         if let Some(result) = Python::attach(|py| not_now(py, operation(py)))? {
             return Ok(result);
@@ -241,10 +191,7 @@ async fn when_ready(
 fn not_now(py: Python<'_>, outcome: PyResult<Obj>) -> PyResult<Option<Obj>> {
     match outcome {
         Ok(value) => Ok(Some(value)),
-        Err(err)
-            if err.is_instance_of::<PyBlockingIOError>(py)
-                || err.is_instance_of::<PyInterruptedError>(py) =>
-        {
+        Err(err) if err.is_instance_of::<PyBlockingIOError>(py) || err.is_instance_of::<PyInterruptedError>(py) => {
             Ok(None)
         }
         Err(err) => Err(err),
@@ -254,26 +201,13 @@ fn not_now(py: Python<'_>, outcome: PyResult<Obj>) -> PyResult<Option<Obj>> {
 async fn wait(co: &Co, side: Side, fd: RawFd) -> PyResult<()> {
     let (future, watch) = Python::attach(|py| {
         let future = to_py(py, call::method(py, co.event_loop(), &CREATE_FUTURE, &[]))?;
-        let resolve = py
-            .import("asyncio.futures")?
-            .getattr("_set_result_unless_cancelled")?;
+        let resolve = py.import("asyncio.futures")?.getattr("_set_result_unless_cancelled")?;
         let object = co.event_loop().borrow(py);
         let event_loop = object.cast::<Loop>()?;
-        let args = PyTuple::new(
-            py,
-            [future.clone().into_bound(py), py.None().into_bound(py)],
-        )?;
+        let args = PyTuple::new(py, [future.clone().into_bound(py), py.None().into_bound(py)])?;
         let file = fd.into_pyobject(py)?.into_any();
         let handle = watchers::add(py, &event_loop, side, &file, &resolve, &args)?;
-        Ok::<_, PyErr>((
-            future,
-            Watch {
-                event_loop: co.event_loop().clone(),
-                side,
-                fd,
-                handle,
-            },
-        ))
+        Ok::<_, PyErr>((future, Watch { event_loop: co.event_loop().clone(), side, fd, handle }))
     })?;
     let outcome = co.wait_for(future).await;
     drop(watch);
@@ -292,8 +226,7 @@ impl Drop for Watch {
     fn drop(&mut self) {
         Python::attach(|py| {
             if let Ok(event_loop) = self.event_loop.borrow(py).cast::<Loop>()
-                && let Err(err) =
-                    watchers::remove_handle(py, event_loop.get(), self.side, self.fd, &self.handle)
+                && let Err(err) = watchers::remove_handle(py, event_loop.get(), self.side, self.fd, &self.handle)
             {
                 err.write_unraisable(py, None);
             }

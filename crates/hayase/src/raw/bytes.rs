@@ -19,19 +19,14 @@ impl Bytes {
     #[inline]
     pub(crate) fn from_obj(object: Obj) -> Result<Bytes, Obj> {
         // SAFETY: alive.
-        if unsafe { ffi::PyBytes_Check(object.as_ptr()) } != 0 {
-            Ok(Bytes(object))
-        } else {
-            Err(object)
-        }
+        if unsafe { ffi::PyBytes_Check(object.as_ptr()) } != 0 { Ok(Bytes(object)) } else { Err(object) }
     }
 
     #[inline]
     pub(crate) fn copy(_py: Python<'_>, data: &[u8]) -> RawResult<Bytes> {
         // SAFETY: pointer and length of a slice; the result is new or null with an exception.
         unsafe {
-            let made =
-                ffi::PyBytes_FromStringAndSize(data.as_ptr().cast(), data.len() as ffi::Py_ssize_t);
+            let made = ffi::PyBytes_FromStringAndSize(data.as_ptr().cast(), data.len() as ffi::Py_ssize_t);
             Obj::from_owned(made).map(Bytes)
         }
     }
@@ -63,22 +58,12 @@ impl AsRef<[u8]> for Bytes {
 }
 
 /// Receives up to `capacity` bytes straight into a new `bytes` object.
-pub(crate) fn receive(
-    _py: Python<'_>,
-    driver: &Driver,
-    fd: RawFd,
-    capacity: usize,
-) -> RawResult<io::Result<Bytes>> {
+pub(crate) fn receive(_py: Python<'_>, driver: &Driver, fd: RawFd, capacity: usize) -> RawResult<io::Result<Bytes>> {
     // SAFETY: with a null source the content is uninitialised; the object is ours alone until it is returned, shrunk to
     // what the driver says it initialised. `_PyBytes_Resize` frees the object and sets null when it fails.
     unsafe {
-        let object = Obj::from_owned(ffi::PyBytes_FromStringAndSize(
-            std::ptr::null(),
-            capacity as ffi::Py_ssize_t,
-        ))?;
-        let data = ffi::PyBytes_AS_STRING(object.as_ptr())
-            .cast_mut()
-            .cast::<MaybeUninit<u8>>();
+        let object = Obj::from_owned(ffi::PyBytes_FromStringAndSize(std::ptr::null(), capacity as ffi::Py_ssize_t))?;
+        let data = ffi::PyBytes_AS_STRING(object.as_ptr()).cast_mut().cast::<MaybeUninit<u8>>();
         let count = match driver.recv_uninit(fd, std::slice::from_raw_parts_mut(data, capacity)) {
             Ok(count) => count,
             Err(error) => return Ok(Err(error)),
@@ -92,11 +77,7 @@ pub(crate) fn receive(
 }
 
 /// Runs `f` on the memory of a C-contiguous buffer; `BufferError` or `TypeError` for anything else. `f` runs no Python.
-pub(crate) fn with_buffer<R>(
-    _py: Python<'_>,
-    object: &Obj,
-    f: impl FnOnce(&[u8]) -> R,
-) -> RawResult<R> {
+pub(crate) fn with_buffer<R>(_py: Python<'_>, object: &Obj, f: impl FnOnce(&[u8]) -> R) -> RawResult<R> {
     export(object, ffi::PyBUF_SIMPLE, |data, len| {
         // SAFETY: the export keeps `len` bytes at `data` in place; the GIL is held, so nobody writes meanwhile.
         f(unsafe { std::slice::from_raw_parts(data, len) })
@@ -104,22 +85,14 @@ pub(crate) fn with_buffer<R>(
 }
 
 /// As [`with_buffer`], to be written to.
-pub(crate) fn with_writable_buffer<R>(
-    _py: Python<'_>,
-    object: &Obj,
-    f: impl FnOnce(&mut [u8]) -> R,
-) -> RawResult<R> {
+pub(crate) fn with_writable_buffer<R>(_py: Python<'_>, object: &Obj, f: impl FnOnce(&mut [u8]) -> R) -> RawResult<R> {
     export(object, ffi::PyBUF_WRITABLE, |data, len| {
         // SAFETY: as above, and the exporter granted writing; no other slice of it exists while `f` runs.
         f(unsafe { std::slice::from_raw_parts_mut(data, len) })
     })
 }
 
-fn export<R>(
-    object: &Obj,
-    flags: std::ffi::c_int,
-    f: impl FnOnce(*mut u8, usize) -> R,
-) -> RawResult<R> {
+fn export<R>(object: &Obj, flags: std::ffi::c_int, f: impl FnOnce(*mut u8, usize) -> R) -> RawResult<R> {
     let mut view = MaybeUninit::<ffi::Py_buffer>::zeroed();
     // SAFETY: `object` is alive; the view is filled in or an exception is set. It does not move until it is released.
     unsafe {
@@ -129,11 +102,7 @@ fn export<R>(
         let release = Release(view.as_mut_ptr());
         let len = (*release.0).len as usize;
         // An empty export may have no address.
-        let data = if len == 0 {
-            std::ptr::NonNull::dangling().as_ptr()
-        } else {
-            (*release.0).buf.cast()
-        };
+        let data = if len == 0 { std::ptr::NonNull::dangling().as_ptr() } else { (*release.0).buf.cast() };
         Ok(f(data, len))
     }
 }
@@ -150,8 +119,5 @@ impl Drop for Release {
 /// Whether `object` is a `bytearray` or a `memoryview`.
 pub(crate) fn is_mutable_buffer(object: &Obj) -> bool {
     // SAFETY: alive.
-    unsafe {
-        ffi::PyByteArray_Check(object.as_ptr()) != 0
-            || ffi::PyMemoryView_Check(object.as_ptr()) != 0
-    }
+    unsafe { ffi::PyByteArray_Check(object.as_ptr()) != 0 || ffi::PyMemoryView_Check(object.as_ptr()) != 0 }
 }

@@ -6,10 +6,7 @@ unsafe extern "C" {
     /// Gives a dead object (from a freelist) its first reference again. Exported by every supported version.
     pub(crate) fn _Py_NewReference(object: *mut ffi::PyObject);
     /// Shortens a `bytes` that nobody else has seen yet. Exported by every supported version.
-    pub(crate) fn _PyBytes_Resize(
-        bytes: *mut *mut ffi::PyObject,
-        size: ffi::Py_ssize_t,
-    ) -> std::ffi::c_int;
+    pub(crate) fn _PyBytes_Resize(bytes: *mut *mut ffi::PyObject, size: ffi::Py_ssize_t) -> std::ffi::c_int;
 }
 
 /// Takes the exception out of the thread state, if one is set.
@@ -41,13 +38,7 @@ pub(crate) const EXCEPTION_HANDLER_RUNS_IN_CONTEXT: bool = cfg!(Py_3_12);
 pub(crate) unsafe fn clear_weak_references(object: *mut ffi::PyObject, offset: ffi::Py_ssize_t) {
     // SAFETY: the interpreter's own offset for this type.
     unsafe {
-        if offset != 0
-            && !(*object
-                .cast::<u8>()
-                .offset(offset)
-                .cast::<*mut ffi::PyObject>())
-            .is_null()
-        {
+        if offset != 0 && !(*object.cast::<u8>().offset(offset).cast::<*mut ffi::PyObject>()).is_null() {
             ffi::PyObject_ClearWeakRefs(object);
         }
     }
@@ -61,11 +52,7 @@ pub(crate) const CURRENT_TASKS_IS_DICT: bool = cfg!(not(Py_3_14));
 pub(crate) const ALL_TASKS_IS_WEAK_SET: bool = cfg!(not(Py_3_14));
 
 /// Name of that `WeakSet` in `asyncio.tasks`.
-pub(crate) const ALL_TASKS_NAME: &str = if cfg!(Py_3_12) {
-    "_scheduled_tasks"
-} else {
-    "_all_tasks"
-};
+pub(crate) const ALL_TASKS_NAME: &str = if cfg!(Py_3_12) { "_scheduled_tasks" } else { "_all_tasks" };
 
 /// `Task(eager_start=...)` and `Task.get_context()` exist.
 pub(crate) const EAGER_TASKS: bool = cfg!(Py_3_12);
@@ -83,11 +70,7 @@ pub(crate) const CALL_GRAPH: bool = cfg!(Py_3_14);
 pub(crate) const STRICT_INIT: bool = cfg!(Py_3_15);
 
 /// Function of `asyncio.events` that finds the loop of a future made without one.
-pub(crate) const GET_EVENT_LOOP_NAME: &str = if cfg!(Py_3_12) {
-    "get_event_loop"
-} else {
-    "_get_event_loop"
-};
+pub(crate) const GET_EVENT_LOOP_NAME: &str = if cfg!(Py_3_12) { "get_event_loop" } else { "_get_event_loop" };
 
 /// `throw(type, value, traceback)` of awaitables warns.
 pub(crate) const THROW_WITH_THREE_ARGUMENTS_WARNS: bool = cfg!(Py_3_12);
@@ -131,11 +114,8 @@ pub(crate) unsafe fn set_count(object: *mut ffi::PyObject, count: u32) {
 pub(crate) const WAIT_CLOSED_IGNORES_CLIENTS: bool = cfg!(not(Py_3_12));
 
 /// What `transport.write()` asks for, in its TypeError.
-pub(crate) const WRITE_WANTS: &str = if cfg!(Py_3_14) {
-    "a bytes, bytearray, or memoryview object"
-} else {
-    "a bytes-like object"
-};
+pub(crate) const WRITE_WANTS: &str =
+    if cfg!(Py_3_14) { "a bytes, bytearray, or memoryview object" } else { "a bytes-like object" };
 
 /// A cancelled `Server.serve_forever()` closes the connections too.
 pub(crate) const SERVE_FOREVER_CLOSES_CLIENTS: bool = cfg!(Py_3_14);
@@ -181,10 +161,7 @@ pub(crate) unsafe fn visit_dict(
         }
         // SAFETY: before 3.13 the dict is a word of the struct, null or a live dict.
         unsafe {
-            let dict = *object
-                .cast::<u8>()
-                .offset(offset)
-                .cast::<*mut ffi::PyObject>();
+            let dict = *object.cast::<u8>().offset(offset).cast::<*mut ffi::PyObject>();
             if dict.is_null() { 0 } else { visit(dict, arg) }
         }
     }
@@ -192,3 +169,6 @@ pub(crate) unsafe fn visit_dict(
 
 /// `transport.writelines()` is `write(b"".join(...))`, errors included.
 pub(crate) const WRITELINES_JOINS: bool = cfg!(not(Py_3_12));
+
+/// A socket that the program gave to `create_connection` is closed if no transport comes of it.
+pub(crate) const CONNECT_CLOSES_SOCK_WITHOUT_TRANSPORT: bool = cfg!(Py_3_14);

@@ -21,10 +21,7 @@ impl<T> FieldRef<T> {
         C: PyClass<Frozen = True> + Sync,
     {
         let field: *const T = field(object.get());
-        FieldRef {
-            object: Obj::from_any(object.as_any()),
-            field,
-        }
+        FieldRef { object: Obj::from_any(object.as_any()), field }
     }
 
     #[inline]
@@ -55,10 +52,7 @@ impl<T> std::ops::Deref for FieldRef<T> {
 impl<T> Clone for FieldRef<T> {
     #[inline]
     fn clone(&self) -> Self {
-        FieldRef {
-            object: self.object.clone(),
-            field: self.field,
-        }
+        FieldRef { object: self.object.clone(), field: self.field }
     }
 }
 

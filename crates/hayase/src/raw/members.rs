@@ -35,10 +35,7 @@ unsafe impl Sync for Membership {}
 
 impl Members {
     pub(crate) fn new() -> Members {
-        Members(Rc::new(GilCell::new(Slab {
-            places: Vec::new(),
-            free: Vec::new(),
-        })))
+        Members(Rc::new(GilCell::new(Slab { places: Vec::new(), free: Vec::new() })))
     }
 
     /// `member` keeps the result in a field of its own.
@@ -53,10 +50,7 @@ impl Members {
                 (slab.places.len() - 1) as u32
             }
         });
-        Membership {
-            slab: Rc::clone(&self.0),
-            index,
-        }
+        Membership { slab: Rc::clone(&self.0), index }
     }
 
     /// The members that live now.

@@ -15,8 +15,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use pyo3::exceptions::{
-    PyGeneratorExit, PyRuntimeError, PyRuntimeWarning, PyStopIteration, PySystemError, PyTypeError,
-    PyValueError,
+    PyGeneratorExit, PyRuntimeError, PyRuntimeWarning, PyStopIteration, PySystemError, PyTypeError, PyValueError,
 };
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
@@ -65,18 +64,12 @@ impl Co {
 
     /// `await awaitable`
     pub(crate) fn wait_for(&self, awaitable: Obj) -> WaitFor {
-        WaitFor {
-            exchange: Rc::clone(&self.0),
-            awaitable: Some(awaitable),
-        }
+        WaitFor { exchange: Rc::clone(&self.0), awaitable: Some(awaitable) }
     }
 
     /// `await asyncio.sleep(0)`: everything that is ready runs first.
     pub(crate) fn yield_once(&self) -> YieldOnce {
-        YieldOnce {
-            exchange: Rc::clone(&self.0),
-            yielded: false,
-        }
+        YieldOnce { exchange: Rc::clone(&self.0), yielded: false }
     }
 }
 
@@ -94,24 +87,16 @@ impl Future for WaitFor {
         Python::attach(|py| {
             let exchange = &this.exchange;
             let stepped = match this.awaitable.take() {
-                Some(awaitable) => {
-                    to_py(py, iterate::await_iterator(py, &awaitable)).and_then(|iterator| {
-                        exchange.awaiting.set(Some(iterator.clone()));
-                        to_py(py, iterate::send(py, &iterator, &Obj::none(py)))
-                    })
-                }
+                Some(awaitable) => to_py(py, iterate::await_iterator(py, &awaitable)).and_then(|iterator| {
+                    exchange.awaiting.set(Some(iterator.clone()));
+                    to_py(py, iterate::send(py, &iterator, &Obj::none(py)))
+                }),
                 None => {
                     let iterator = exchange.awaiting.get();
                     match (iterator, exchange.input.with(py, Option::take)) {
-                        (Some(iterator), Some(Input::Send(value))) => {
-                            to_py(py, iterate::send(py, &iterator, &value))
-                        }
-                        (Some(iterator), Some(Input::Throw(err))) => {
-                            iterate::throw(py, &iterator, err)
-                        }
-                        (None, _) | (_, None) => {
-                            Err(PyRuntimeError::new_err("coroutine was cleared"))
-                        }
+                        (Some(iterator), Some(Input::Send(value))) => to_py(py, iterate::send(py, &iterator, &value)),
+                        (Some(iterator), Some(Input::Throw(err))) => iterate::throw(py, &iterator, err),
+                        (None, _) | (_, None) => Err(PyRuntimeError::new_err("coroutine was cleared")),
                     }
                 }
             };
@@ -188,11 +173,7 @@ where
         output: ObjCell::empty(),
     }));
     let body: Body = Box::pin(body(co.clone()));
-    let coroutine = NativeCoroutine {
-        state: GilCell::new(State::Created(body)),
-        exchange: GilCell::new(co),
-        name,
-    };
+    let coroutine = NativeCoroutine { state: GilCell::new(State::Created(body)), exchange: GilCell::new(co), name };
     Ok(Obj::from_bound(Bound::new(py, coroutine)?))
 }
 
@@ -224,10 +205,7 @@ impl NativeCoroutine {
         }
         match self.resume(py, Input::Throw(PyGeneratorExit::new_err(()))) {
             Ok(_) => Err(PyRuntimeError::new_err("coroutine ignored GeneratorExit")),
-            Err(err)
-                if err.is_instance_of::<PyGeneratorExit>(py)
-                    || err.is_instance_of::<PyStopIteration>(py) =>
-            {
+            Err(err) if err.is_instance_of::<PyGeneratorExit>(py) || err.is_instance_of::<PyStopIteration>(py) => {
                 Ok(())
             }
             Err(err) => Err(err),
@@ -262,11 +240,7 @@ impl NativeCoroutine {
     }
 
     fn __repr__(this: &Bound<'_, Self>) -> String {
-        format!(
-            "<coroutine object {} at {:p}>",
-            this.get().name,
-            this.as_ptr()
-        )
+        format!("<coroutine object {} at {:p}>", this.get().name, this.as_ptr())
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -283,9 +257,7 @@ impl NativeCoroutine {
         // Only what is out of reach of every running code is cleared, so the block does not run now.
         Python::attach(|py| {
             let awaiting = self.exchange.with(py, |co| co.0.awaiting.take());
-            let body = self
-                .state
-                .with(py, |state| std::mem::replace(state, State::Done));
+            let body = self.state.with(py, |state| std::mem::replace(state, State::Done));
             drop(body);
             drop(awaiting);
         });
@@ -294,17 +266,12 @@ impl NativeCoroutine {
 
 impl NativeCoroutine {
     fn resume(&self, py: Python<'_>, input: Input) -> PyResult<Py<PyAny>> {
-        let mut body = match self
-            .state
-            .with(py, |state| std::mem::replace(state, State::Running))
-        {
+        let mut body = match self.state.with(py, |state| std::mem::replace(state, State::Running)) {
             State::Created(body) => match input {
                 Input::Send(value) if value.is_none() => body,
                 Input::Send(_) => {
                     self.state.with(py, |state| *state = State::Created(body));
-                    return Err(PyTypeError::new_err(
-                        "can't send non-None value to a just-started coroutine",
-                    ));
+                    return Err(PyTypeError::new_err("can't send non-None value to a just-started coroutine"));
                 }
                 Input::Throw(err) => {
                     self.state.with(py, |state| *state = State::Done);
@@ -313,24 +280,16 @@ impl NativeCoroutine {
                 }
             },
             State::Suspended(body) => {
-                self.exchange
-                    .with(py, |co| co.clone())
-                    .0
-                    .input
-                    .with(py, |place| *place = Some(input));
+                self.exchange.with(py, |co| co.clone()).0.input.with(py, |place| *place = Some(input));
                 body
             }
             State::Running => return Err(PyValueError::new_err("coroutine already executing")),
             State::Done => {
                 self.state.with(py, |state| *state = State::Done);
-                return Err(PyRuntimeError::new_err(
-                    "cannot reuse already awaited coroutine",
-                ));
+                return Err(PyRuntimeError::new_err("cannot reuse already awaited coroutine"));
             }
         };
-        let polled = catch_unwind(AssertUnwindSafe(|| {
-            body.as_mut().poll(&mut Context::from_waker(Waker::noop()))
-        }));
+        let polled = catch_unwind(AssertUnwindSafe(|| body.as_mut().poll(&mut Context::from_waker(Waker::noop()))));
         let outcome = match polled {
             Ok(Poll::Pending) => {
                 self.state.with(py, |state| *state = State::Suspended(body));
@@ -339,10 +298,9 @@ impl NativeCoroutine {
                 return Ok(yielded.into_bound(py).unbind());
             }
             Ok(Poll::Ready(outcome)) => outcome,
-            Err(_) => Err(PySystemError::new_err(format!(
-                "hayase has a bug, please report it: {} panicked",
-                self.name
-            ))),
+            Err(_) => {
+                Err(PySystemError::new_err(format!("hayase has a bug, please report it: {} panicked", self.name)))
+            }
         };
         self.state.with(py, |state| *state = State::Done);
         drop(body);
@@ -354,16 +312,12 @@ impl NativeCoroutine {
 impl Drop for NativeCoroutine {
     fn drop(&mut self) {
         Python::try_attach(|py| {
-            if !self
-                .state
-                .with(py, |state| matches!(state, State::Created(_)))
-            {
+            if !self.state.with(py, |state| matches!(state, State::Created(_))) {
                 return;
             }
             // Whoever drops the coroutine may be handling an exception.
             let pending = PyErr::take(py);
-            let text =
-                std::ffi::CString::new(format!("coroutine '{}' was never awaited", self.name));
+            let text = std::ffi::CString::new(format!("coroutine '{}' was never awaited", self.name));
             if let Ok(text) = text
                 && let Err(err) = PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), &text, 1)
             {
@@ -377,11 +331,7 @@ impl Drop for NativeCoroutine {
 }
 
 /// The exception that `throw(typ, val, tb)` means.
-fn exception(
-    typ: &Bound<'_, PyAny>,
-    val: Option<&Bound<'_, PyAny>>,
-    tb: Option<&Bound<'_, PyAny>>,
-) -> PyResult<PyErr> {
+fn exception(typ: &Bound<'_, PyAny>, val: Option<&Bound<'_, PyAny>>, tb: Option<&Bound<'_, PyAny>>) -> PyResult<PyErr> {
     let value = match typ.cast::<PyType>() {
         Ok(class) => match val {
             Some(val) if val.is_instance(class)? => val.clone(),

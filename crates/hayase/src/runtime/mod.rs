@@ -73,9 +73,7 @@ impl Runtime {
         kind: SlotKind,
         object: Obj,
     ) -> io::Result<Token> {
-        let token = self
-            .slots
-            .with(py, |slots| slots.insert(kind, object, fd, interest));
+        let token = self.slots.with(py, |slots| slots.insert(kind, object, fd, interest));
         match self.driver.watch(fd, interest, token) {
             Ok(()) => Ok(token),
             Err(error) => {
@@ -87,17 +85,9 @@ impl Runtime {
 
     /// Changes what is watched; no system call if nothing changes. An empty interest is for [`Runtime::unwatch`]: the
     /// kernel reports hang-ups even to who asked for nothing.
-    pub(crate) fn rewatch(
-        &self,
-        py: Python<'_>,
-        token: Token,
-        interest: Interest,
-    ) -> io::Result<()> {
+    pub(crate) fn rewatch(&self, py: Python<'_>, token: Token, interest: Interest) -> io::Result<()> {
         debug_assert!(!interest.is_empty());
-        let Some((fd, before)) = self
-            .slots
-            .with(py, |slots| slots.set_interest(token, interest))
-        else {
+        let Some((fd, before)) = self.slots.with(py, |slots| slots.set_interest(token, interest)) else {
             return Ok(());
         };
         if before == interest {
@@ -109,9 +99,7 @@ impl Runtime {
     /// As [`Runtime::rewatch`], and tells the kernel even if nothing changes: the program may have closed the
     /// descriptor without a word, and what has its number now is not registered.
     pub(crate) fn renew(&self, py: Python<'_>, token: Token, interest: Interest) -> io::Result<()> {
-        let known = self
-            .slots
-            .with(py, |slots| slots.set_interest(token, interest));
+        let known = self.slots.with(py, |slots| slots.set_interest(token, interest));
         match known {
             Some((fd, before)) => self.tell_driver(py, fd, token, interest, before),
             None => Ok(()),
@@ -128,8 +116,7 @@ impl Runtime {
     ) -> io::Result<()> {
         let result = self.driver.rewatch(fd, interest, token);
         if result.is_err() {
-            self.slots
-                .with(py, |slots| slots.set_interest(token, before));
+            self.slots.with(py, |slots| slots.set_interest(token, before));
         }
         result
     }
@@ -161,9 +148,7 @@ impl Runtime {
     pub(crate) fn visit(&self, visitor: &mut Visitor<'_>) {
         self.scheduler.visit(visitor);
         self.slots.peek(|slots| slots.visit(visitor));
-        self.corked
-            .peek(|list| list.iter().for_each(|object| visitor.obj(object)));
-        self.corked_late
-            .peek(|list| list.iter().for_each(|object| visitor.obj(object)));
+        self.corked.peek(|list| list.iter().for_each(|object| visitor.obj(object)));
+        self.corked_late.peek(|list| list.iter().for_each(|object| visitor.obj(object)));
     }
 }

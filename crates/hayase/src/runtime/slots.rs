@@ -52,32 +52,13 @@ pub(crate) struct Slots {
 
 impl Slots {
     pub(crate) const fn new() -> Slots {
-        Slots {
-            places: Vec::new(),
-            first_free: NONE,
-            by_fd: Vec::new(),
-        }
+        Slots { places: Vec::new(), first_free: NONE, by_fd: Vec::new() }
     }
 
-    pub(crate) fn insert(
-        &mut self,
-        kind: SlotKind,
-        object: Obj,
-        fd: RawFd,
-        interest: Interest,
-    ) -> Token {
-        let slot = Some(Slot {
-            kind,
-            interest,
-            fd,
-            object,
-        });
+    pub(crate) fn insert(&mut self, kind: SlotKind, object: Obj, fd: RawFd, interest: Interest) -> Token {
+        let slot = Some(Slot { kind, interest, fd, object });
         let index = if self.first_free == NONE {
-            self.places.push(Place {
-                generation: 0,
-                next_free: NONE,
-                slot,
-            });
+            self.places.push(Place { generation: 0, next_free: NONE, slot });
             self.places.len() - 1
         } else {
             let index = self.first_free as usize;
@@ -107,11 +88,7 @@ impl Slots {
     }
 
     /// The descriptor and what it was watched for before.
-    pub(crate) fn set_interest(
-        &mut self,
-        token: Token,
-        interest: Interest,
-    ) -> Option<(RawFd, Interest)> {
+    pub(crate) fn set_interest(&mut self, token: Token, interest: Interest) -> Option<(RawFd, Interest)> {
         self.get(token)?;
         let slot = self.places[token.0 as u32 as usize].slot.as_mut()?;
         Some((slot.fd, std::mem::replace(&mut slot.interest, interest)))
@@ -126,9 +103,7 @@ impl Slots {
         place.generation = place.generation.wrapping_add(1);
         place.next_free = self.first_free;
         self.first_free = index;
-        if let Some(entry) = usize::try_from(slot.fd)
-            .ok()
-            .and_then(|number| self.by_fd.get_mut(number))
+        if let Some(entry) = usize::try_from(slot.fd).ok().and_then(|number| self.by_fd.get_mut(number))
             && *entry == token.0
         {
             *entry = NO_TOKEN;
@@ -148,16 +123,10 @@ impl Slots {
             .filter(|&index| self.places[index].slot.is_some())
             .map(|index| Token(index as u64 | u64::from(self.places[index].generation) << 32))
             .collect();
-        tokens
-            .into_iter()
-            .filter_map(|token| self.remove(token))
-            .collect()
+        tokens.into_iter().filter_map(|token| self.remove(token)).collect()
     }
 
     pub(crate) fn visit(&self, visitor: &mut Visitor<'_>) {
-        self.places
-            .iter()
-            .filter_map(|place| place.slot.as_ref())
-            .for_each(|slot| visitor.obj(&slot.object));
+        self.places.iter().filter_map(|place| place.slot.as_ref()).for_each(|slot| visitor.obj(&slot.object));
     }
 }

@@ -39,9 +39,7 @@ impl Name {
 pub(crate) fn tuple<'py>(py: Python<'py>, address: &SocketAddr) -> PyResult<Bound<'py, PyTuple>> {
     match address {
         SocketAddr::V4(v4) => (v4.ip().to_string(), v4.port()).into_pyobject(py),
-        SocketAddr::V6(v6) => {
-            (v6_text(v6.ip()), v6.port(), v6.flowinfo(), v6.scope_id()).into_pyobject(py)
-        }
+        SocketAddr::V6(v6) => (v6_text(v6.ip()), v6.port(), v6.flowinfo(), v6.scope_id()).into_pyobject(py),
     }
 }
 
@@ -84,9 +82,7 @@ pub(crate) fn of_socket(socket: &Bound<'_, PyAny>, method: &str) -> PyResult<Nam
             Some(address) => Name::Inet(address),
             None => Name::Python(Obj::from_bound(address.into_bound_py_any(socket.py())?)),
         }),
-        Err(err) if err.is_instance_of::<pyo3::exceptions::PyOSError>(socket.py()) => {
-            Ok(Name::Unknown)
-        }
+        Err(err) if err.is_instance_of::<pyo3::exceptions::PyOSError>(socket.py()) => Ok(Name::Unknown),
         Err(err) => Err(err),
     }
 }

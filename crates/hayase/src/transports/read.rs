@@ -36,11 +36,7 @@ pub(super) fn read_ready(this: &Bound<'_, StreamTransport>) -> RawResult<()> {
     let Some(protocol) = transport.protocol.get() else {
         return Ok(());
     };
-    if transport.buffered.get() {
-        read_into(this, &protocol)
-    } else {
-        read_bytes(py, this, &protocol)
-    }
+    if transport.buffered.get() { read_into(this, &protocol) } else { read_bytes(py, this, &protocol) }
 }
 
 #[inline]
@@ -54,16 +50,10 @@ fn read_bytes(py: Python<'_>, this: &Bound<'_, StreamTransport>, protocol: &Obj)
     if data.as_ref().is_empty() {
         return end_of_stream(this, protocol);
     }
-    let called = transport.in_context(py, || {
-        call::method(py, protocol, &DATA_RECEIVED, &[data.as_obj()])
-    });
+    let called = transport.in_context(py, || call::method(py, protocol, &DATA_RECEIVED, &[data.as_obj()]));
     match called {
         Ok(_) => Ok(()),
-        Err(raised) => failed(
-            this,
-            raised,
-            "Fatal error: protocol.data_received() call failed.",
-        ),
+        Err(raised) => failed(this, raised, "Fatal error: protocol.data_received() call failed."),
     }
 }
 
@@ -75,21 +65,16 @@ fn receive(py: Python<'_>, transport: &StreamTransport) -> RawResult<io::Result<
             Ok(received) => received,
             Err(error) => return Ok(Err(error)),
         };
-        transport
-            .large_reads
-            .set(received.as_ref().len() > SCRATCH_BYTES / 2);
+        transport.large_reads.set(received.as_ref().len() > SCRATCH_BYTES / 2);
         return Ok(Ok(received));
     }
-    transport
-        .runtime
-        .scratch
-        .with(py, |scratch| match driver.recv(transport.fd, scratch) {
-            Ok(count) => {
-                transport.large_reads.set(count == scratch.len());
-                Bytes::copy(py, &scratch[..count]).map(Ok)
-            }
-            Err(error) => Ok(Err(error)),
-        })
+    transport.runtime.scratch.with(py, |scratch| match driver.recv(transport.fd, scratch) {
+        Ok(count) => {
+            transport.large_reads.set(count == scratch.len());
+            Bytes::copy(py, &scratch[..count]).map(Ok)
+        }
+        Err(error) => Ok(Err(error)),
+    })
 }
 
 /// `BufferedProtocol`: straight into its own buffer.
@@ -114,9 +99,8 @@ fn read_into(this: &Bound<'_, StreamTransport>, protocol: &Obj) -> RawResult<()>
     if transport.conn_lost.get() > 0 {
         return Ok(());
     }
-    let received = bytes::with_writable_buffer(py, &buffer, |memory| {
-        transport.runtime.driver.recv(transport.fd, memory)
-    });
+    let received =
+        bytes::with_writable_buffer(py, &buffer, |memory| transport.runtime.driver.recv(transport.fd, memory));
     let count = match received {
         Ok(Ok(count)) => count,
         Ok(Err(error)) => return read_failed(this, &error),
@@ -134,15 +118,9 @@ fn read_into(this: &Bound<'_, StreamTransport>, protocol: &Obj) -> RawResult<()>
         return end_of_stream(this, protocol);
     }
     let count = Obj::from_bound(pyo3::types::PyInt::new(py, count));
-    match transport.in_context(py, || {
-        call::method(py, protocol, &BUFFER_UPDATED, &[&count])
-    }) {
+    match transport.in_context(py, || call::method(py, protocol, &BUFFER_UPDATED, &[&count])) {
         Ok(_) => Ok(()),
-        Err(raised) => failed(
-            this,
-            raised,
-            "Fatal error: protocol.buffer_updated() call failed.",
-        ),
+        Err(raised) => failed(this, raised, "Fatal error: protocol.buffer_updated() call failed."),
     }
 }
 
@@ -150,11 +128,7 @@ fn end_of_stream(this: &Bound<'_, StreamTransport>, protocol: &Obj) -> RawResult
     let py = this.py();
     let transport = this.get();
     if transport.runtime.scheduler.debug.get() {
-        to_raw(
-            py,
-            log::logger(py)
-                .and_then(|logger| logger.call_method1("debug", ("%r received EOF", this))),
-        )?;
+        to_raw(py, log::logger(py).and_then(|logger| logger.call_method1("debug", ("%r received EOF", this))))?;
     }
     let keeps_open = transport.in_context(py, || {
         let answer = call::method(py, protocol, &EOF_RECEIVED, &[])?;
@@ -167,11 +141,7 @@ fn end_of_stream(this: &Bound<'_, StreamTransport>, protocol: &Obj) -> RawResult
             stream::update_interest(this)
         }
         Ok(false) => super::write::close(this),
-        Err(raised) => failed(
-            this,
-            raised,
-            "Fatal error: protocol.eof_received() call failed.",
-        ),
+        Err(raised) => failed(this, raised, "Fatal error: protocol.eof_received() call failed."),
     }
 }
 

@@ -93,11 +93,7 @@ impl Server {
 
     pub(super) fn client_left(&self, py: Python<'_>) -> PyResult<()> {
         self.clients.set(self.clients.get().saturating_sub(1));
-        if self.clients.get() == 0 && self.is_closed(py) {
-            self.wake_up(py)
-        } else {
-            Ok(())
-        }
+        if self.clients.get() == 0 && self.is_closed(py) { self.wake_up(py) } else { Ok(()) }
     }
 
     /// For a loop that is closed.
@@ -142,10 +138,7 @@ pub(crate) fn make(py: Python<'_>, server: Server) -> PyResult<Bound<'_, Server>
     let server = Bound::new(py, server)?;
     let object = Obj::from_any(server.as_any());
     let membership = server.get().runtime.open.join(py, &object);
-    server
-        .get()
-        .membership
-        .with(py, |place| *place = Some(membership));
+    server.get().membership.with(py, |place| *place = Some(membership));
     Ok(server)
 }
 
@@ -249,154 +242,108 @@ impl Server {
     fn start_serving(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
         let py = slf.py();
         let this = Obj::from_any(slf.as_any());
-        coroutine(
-            py,
-            &slf.get().runtime,
-            "Server.start_serving",
-            |co| async move {
-                Python::attach(|py| begin_serving(&*this.borrow(py).cast::<Server>()?))?;
-                co.yield_once().await?;
-                none()
-            },
-        )
+        coroutine(py, &slf.get().runtime, "Server.start_serving", |co| async move {
+            Python::attach(|py| begin_serving(&*this.borrow(py).cast::<Server>()?))?;
+            co.yield_once().await?;
+            none()
+        })
     }
 
     /// Accept connections until cancelled or closed.
     fn serve_forever(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
         let py = slf.py();
         let this = Obj::from_any(slf.as_any());
-        coroutine(
-            py,
-            &slf.get().runtime,
-            "Server.serve_forever",
-            |co| async move {
-                let future = Python::attach(|py| {
-                    let object = this.borrow(py);
-                    let slf = object.cast::<Server>()?;
-                    let server = slf.get();
-                    if server.serving_forever.is_some() {
-                        let text = format!(
-                            "server {} is already being awaited on serve_forever()",
-                            slf.repr()?
-                        );
-                        return Err(PyRuntimeError::new_err(text));
-                    }
-                    if server.is_closed(py) {
-                        return Err(PyRuntimeError::new_err(format!(
-                            "server {} is closed",
-                            slf.repr()?
-                        )));
-                    }
-                    begin_serving(&slf)?;
-                    let future = to_py(
-                        py,
-                        call::method(py, server.runtime.object(), &CREATE_FUTURE, &[]),
-                    )?;
-                    server.serving_forever.set(Some(future.clone()));
-                    Ok(future)
-                })?;
-                let outcome = co.wait_for(future).await;
-                let cancelled = Python::attach(|py| {
-                    let object = this.borrow(py);
-                    let server = object.cast::<Server>()?;
-                    drop(server.get().serving_forever.take());
-                    match &outcome {
-                        Err(err) if err.is_instance(py, imports::cancelled_error(py)?) => {
-                            server.get().close(py)?;
-                            if compat::SERVE_FOREVER_CLOSES_CLIENTS {
-                                Server::close_clients(&server)?;
-                            }
-                            Ok::<bool, PyErr>(true)
-                        }
-                        Ok(_) | Err(_) => Ok(false),
-                    }
-                });
-                if let Ok(true) = cancelled {
-                    let closed = Python::attach(|py| {
-                        this.borrow(py)
-                            .call_method0("wait_closed")
-                            .map(Obj::from_bound)
-                    });
-                    if let Ok(closed) = closed {
-                        // Whatever it says: the cancellation is what comes out, as in asyncio.
-                        let _ = co.wait_for(closed).await;
-                    }
+        coroutine(py, &slf.get().runtime, "Server.serve_forever", |co| async move {
+            let future = Python::attach(|py| {
+                let object = this.borrow(py);
+                let slf = object.cast::<Server>()?;
+                let server = slf.get();
+                if server.serving_forever.is_some() {
+                    let text = format!("server {} is already being awaited on serve_forever()", slf.repr()?);
+                    return Err(PyRuntimeError::new_err(text));
                 }
-                outcome
-            },
-        )
+                if server.is_closed(py) {
+                    return Err(PyRuntimeError::new_err(format!("server {} is closed", slf.repr()?)));
+                }
+                begin_serving(&slf)?;
+                let future = to_py(py, call::method(py, server.runtime.object(), &CREATE_FUTURE, &[]))?;
+                server.serving_forever.set(Some(future.clone()));
+                Ok(future)
+            })?;
+            let outcome = co.wait_for(future).await;
+            let cancelled = Python::attach(|py| {
+                let object = this.borrow(py);
+                let server = object.cast::<Server>()?;
+                drop(server.get().serving_forever.take());
+                match &outcome {
+                    Err(err) if err.is_instance(py, imports::cancelled_error(py)?) => {
+                        server.get().close(py)?;
+                        if compat::SERVE_FOREVER_CLOSES_CLIENTS {
+                            Server::close_clients(&server)?;
+                        }
+                        Ok::<bool, PyErr>(true)
+                    }
+                    Ok(_) | Err(_) => Ok(false),
+                }
+            });
+            if let Ok(true) = cancelled {
+                let closed = Python::attach(|py| this.borrow(py).call_method0("wait_closed").map(Obj::from_bound));
+                if let Ok(closed) = closed {
+                    // Whatever it says: the cancellation is what comes out, as in asyncio.
+                    let _ = co.wait_for(closed).await;
+                }
+            }
+            outcome
+        })
     }
 
     /// Wait until the server is closed and its last connection is gone (the versions of Python differ in the details).
     fn wait_closed(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
         let py = slf.py();
         let this = Obj::from_any(slf.as_any());
-        coroutine(
-            py,
-            &slf.get().runtime,
-            "Server.wait_closed",
-            |co| async move {
-                let future = Python::attach(|py| {
-                    let object = this.borrow(py);
-                    let server = object.cast::<Server>()?.get();
-                    if compat::WAIT_CLOSED_IGNORES_CLIENTS && server.is_closed(py) {
-                        return Ok(None);
-                    }
-                    if server.waiters.with(py, |waiters| waiters.is_none()) {
-                        return Ok(None);
-                    }
-                    let future = to_py(
-                        py,
-                        call::method(py, server.runtime.object(), &CREATE_FUTURE, &[]),
-                    )?;
-                    server.waiters.with(py, |waiters| {
-                        waiters.as_mut().map(|waiters| waiters.push(future.clone()))
-                    });
-                    Ok::<_, PyErr>(Some(future))
-                })?;
-                if let Some(future) = future {
-                    co.wait_for(future).await?;
+        coroutine(py, &slf.get().runtime, "Server.wait_closed", |co| async move {
+            let future = Python::attach(|py| {
+                let object = this.borrow(py);
+                let server = object.cast::<Server>()?.get();
+                if compat::WAIT_CLOSED_IGNORES_CLIENTS && server.is_closed(py) {
+                    return Ok(None);
                 }
-                none()
-            },
-        )
+                if server.waiters.with(py, |waiters| waiters.is_none()) {
+                    return Ok(None);
+                }
+                let future = to_py(py, call::method(py, server.runtime.object(), &CREATE_FUTURE, &[]))?;
+                server.waiters.with(py, |waiters| waiters.as_mut().map(|waiters| waiters.push(future.clone())));
+                Ok::<_, PyErr>(Some(future))
+            })?;
+            if let Some(future) = future {
+                co.wait_for(future).await?;
+            }
+            none()
+        })
     }
 
     fn __aenter__(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
         let this = Obj::from_any(slf.as_any());
-        coroutine(
-            slf.py(),
-            &slf.get().runtime,
-            "Server.__aenter__",
-            |_co| async move { Ok(this) },
-        )
+        coroutine(slf.py(), &slf.get().runtime, "Server.__aenter__", |_co| async move { Ok(this) })
     }
 
     #[pyo3(signature = (*_exc))]
     fn __aexit__(slf: &Bound<'_, Self>, _exc: &Bound<'_, PyTuple>) -> PyResult<Py<PyAny>> {
         let this = Obj::from_any(slf.as_any());
-        coroutine(
-            slf.py(),
-            &slf.get().runtime,
-            "Server.__aexit__",
-            |co| async move {
-                let closed = Python::attach(|py| {
-                    let object = this.borrow(py);
-                    object.call_method0("close")?;
-                    object.call_method0("wait_closed").map(Obj::from_bound)
-                })?;
-                co.wait_for(closed).await?;
-                none()
-            },
-        )
+        coroutine(slf.py(), &slf.get().runtime, "Server.__aexit__", |co| async move {
+            let closed = Python::attach(|py| {
+                let object = this.borrow(py);
+                object.call_method0("close")?;
+                object.call_method0("wait_closed").map(Obj::from_bound)
+            })?;
+            co.wait_for(closed).await?;
+            none()
+        })
     }
 
     fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
         let py = slf.py();
-        Ok(format!(
-            "<Server sockets={}>",
-            slf.get().sockets(py)?.repr()?
-        ))
+        Ok(format!("<Server sockets={}>", slf.get().sockets(py)?.repr()?))
     }
 
     // Private names that programs read
@@ -412,9 +359,7 @@ impl Server {
             None => py.None(),
             Some(sockets) => {
                 let sockets = sockets.into_iter().map(|socket| socket.into_bound(py));
-                PyList::new(py, sockets.collect::<Vec<_>>())?
-                    .into_any()
-                    .unbind()
+                PyList::new(py, sockets.collect::<Vec<_>>())?.into_any().unbind()
             }
         })
     }
@@ -426,9 +371,7 @@ impl Server {
             None => py.None(),
             Some(waiters) => {
                 let waiters = waiters.into_iter().map(|waiter| waiter.into_bound(py));
-                PyList::new(py, waiters.collect::<Vec<_>>())?
-                    .into_any()
-                    .unbind()
+                PyList::new(py, waiters.collect::<Vec<_>>())?.into_any().unbind()
             }
         })
     }
@@ -455,9 +398,7 @@ impl Server {
 
     #[getter]
     fn _protocol_factory(&self, py: Python<'_>) -> Py<PyAny> {
-        self.factory
-            .get()
-            .map_or_else(|| py.None(), |factory| factory.into_bound(py).unbind())
+        self.factory.get().map_or_else(|| py.None(), |factory| factory.into_bound(py).unbind())
     }
 
     #[getter]
@@ -467,9 +408,7 @@ impl Server {
 
     #[getter]
     fn _ssl_context(&self, py: Python<'_>) -> Py<PyAny> {
-        self.ssl_context
-            .get()
-            .map_or_else(|| py.None(), |context| context.into_bound(py).unbind())
+        self.ssl_context.get().map_or_else(|| py.None(), |context| context.into_bound(py).unbind())
     }
 
     #[pyo3(signature = (*_transport))]
@@ -489,12 +428,9 @@ impl Server {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         Visitor::traverse(&visit, |visitor| {
             self.runtime.visit(visitor);
-            self.sockets
-                .peek(|list| list.iter().flatten().for_each(|object| visitor.obj(object)));
-            self.listeners
-                .peek(|list| list.iter().for_each(|object| visitor.obj(object)));
-            self.waiters
-                .peek(|list| list.iter().flatten().for_each(|object| visitor.obj(object)));
+            self.sockets.peek(|list| list.iter().flatten().for_each(|object| visitor.obj(object)));
+            self.listeners.peek(|list| list.iter().for_each(|object| visitor.obj(object)));
+            self.waiters.peek(|list| list.iter().flatten().for_each(|object| visitor.obj(object)));
             visitor.cell(&self.factory);
             visitor.cell(&self.ssl_context);
             visitor.cell(&self.serving_forever);
@@ -518,9 +454,7 @@ fn coroutine<F>(
 where
     F: Future<Output = PyResult<Obj>> + 'static,
 {
-    Ok(coroutine::make(py, runtime.clone(), name, body)?
-        .into_bound(py)
-        .unbind())
+    Ok(coroutine::make(py, runtime.clone(), name, body)?.into_bound(py).unbind())
 }
 
 fn none() -> PyResult<Obj> {
@@ -596,16 +530,12 @@ impl Listener {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         Visitor::traverse(&visit, |visitor| {
             self.runtime.visit(visitor);
-            [&self.server, &self.socket, &self.context]
-                .into_iter()
-                .for_each(|cell| visitor.cell(cell));
+            [&self.server, &self.socket, &self.context].into_iter().for_each(|cell| visitor.cell(cell));
         })
     }
 
     fn __clear__(&self) {
-        [&self.server, &self.socket, &self.context]
-            .into_iter()
-            .for_each(|cell| cell.set(None));
+        [&self.server, &self.socket, &self.context].into_iter().for_each(|cell| cell.set(None));
     }
 }
 
@@ -615,13 +545,7 @@ fn watch(this: &Bound<'_, Listener>) -> PyResult<()> {
     let object = Obj::from_any(this.as_any());
     let token = listener
         .runtime
-        .watch(
-            py,
-            listener.fd,
-            Interest::READABLE,
-            SlotKind::Listener,
-            object,
-        )
+        .watch(py, listener.fd, Interest::READABLE, SlotKind::Listener, object)
         .map_err(|error| errors::os_error(py, &error))?;
     listener.token.set(Some(token));
     Ok(())
@@ -630,9 +554,7 @@ fn watch(this: &Bound<'_, Listener>) -> PyResult<()> {
 /// Connections wait.
 pub(crate) fn on_ready(py: Python<'_>, object: &Obj, _readable: bool) -> RawResult<()> {
     let object = object.borrow(py);
-    let this = object
-        .cast::<Listener>()
-        .expect("slots of this kind hold listeners");
+    let this = object.cast::<Listener>().expect("slots of this kind hold listeners");
     let listener = this.get();
     let batch = listener.batch.get();
     for _ in 0..batch {
@@ -652,11 +574,7 @@ pub(crate) fn on_ready(py: Python<'_>, object: &Obj, _readable: bool) -> RawResu
     Ok(())
 }
 
-fn accepted(
-    this: &Bound<'_, Listener>,
-    fd: OwnedFd,
-    peer: Option<std::net::SocketAddr>,
-) -> RawResult<()> {
+fn accepted(this: &Bound<'_, Listener>, fd: OwnedFd, peer: Option<std::net::SocketAddr>) -> RawResult<()> {
     let py = this.py();
     let mut protocol = None;
     match connect(this, fd, peer, &mut protocol) {
@@ -681,21 +599,13 @@ fn connect<'py>(
         return Ok(());
     };
     let context = to_py(py, context::copy(py, &context))?;
-    let made = to_py(
-        py,
-        context::run_in(py, &context, || call::call0(py, &factory)).and_then(|made| made),
-    )?;
+    let made = to_py(py, context::run_in(py, &context, || call::call0(py, &factory)).and_then(|made| made))?;
     let protocol = protocol.insert(made.into_bound(py));
     let number = fd.as_raw_fd();
     let (socket, names) = match peer {
         Some(peer) => {
-            let local = listener
-                .local
-                .or_else(|| driver::local_address(number).ok().flatten());
-            let names = Names {
-                peer: address::Name::Inet(peer),
-                local: name(local),
-            };
+            let local = listener.local.or_else(|| driver::local_address(number).ok().flatten());
+            let names = Names { peer: address::Name::Inet(peer), local: name(local) };
             (Socket::Native(fd), names)
         }
         // Another family: Python's socket knows how its addresses look.
@@ -704,21 +614,10 @@ fn connect<'py>(
     let transport = stream::make(
         py,
         &listener.runtime,
-        Parts {
-            socket,
-            fd: number,
-            names,
-            protocol,
-            context,
-            server: Some(&server),
-            waiter: None,
-        },
+        Parts { socket, fd: number, names, protocol, context, server: Some(&server), waiter: None },
     )?;
     if listener.runtime.scheduler.debug.get() {
-        log::logger(py)?.call_method1(
-            "debug",
-            ("%r got a new connection: %r", &server, &transport),
-        )?;
+        log::logger(py)?.call_method1("debug", ("%r got a new connection: %r", &server, &transport))?;
     }
     Ok(())
 }
@@ -731,34 +630,22 @@ fn python_socket(py: Python<'_>, fd: OwnedFd) -> PyResult<(Socket, Names)> {
     use std::os::fd::IntoRawFd;
     let keywords = PyDict::new(py);
     keywords.set_item("fileno", fd.as_raw_fd())?;
-    let socket = py
-        .import("socket")?
-        .getattr("socket")?
-        .call((), Some(&keywords))?;
+    let socket = py.import("socket")?.getattr("socket")?.call((), Some(&keywords))?;
     // The socket object closes it.
     let _ = fd.into_raw_fd();
     socket.call_method1("setblocking", (false,))?;
-    let names = Names {
-        peer: address::of_socket(&socket, "getpeername")?,
-        local: address::of_socket(&socket, "getsockname")?,
-    };
+    let names =
+        Names { peer: address::of_socket(&socket, "getpeername")?, local: address::of_socket(&socket, "getsockname")? };
     Ok((Socket::Python(Obj::from_bound(socket)), names))
 }
 
-fn connection_failed(
-    this: &Bound<'_, Listener>,
-    err: PyErr,
-    protocol: Option<Bound<'_, PyAny>>,
-) -> PyResult<()> {
+fn connection_failed(this: &Bound<'_, Listener>, err: PyErr, protocol: Option<Bound<'_, PyAny>>) -> PyResult<()> {
     let py = this.py();
     if errors::leaves_the_loop(py, &err) {
         return Err(err);
     }
     let report = PyDict::new(py);
-    report.set_item(
-        "message",
-        "Error on transport creation for incoming connection",
-    )?;
+    report.set_item("message", "Error on transport creation for incoming connection")?;
     report.set_item("exception", err.into_value(py))?;
     if let Some(protocol) = protocol {
         report.set_item("protocol", protocol)?;
@@ -769,10 +656,7 @@ fn connection_failed(
 fn accept_failed(this: &Bound<'_, Listener>, error: &io::Error) -> PyResult<()> {
     let py = this.py();
     let listener = this.get();
-    if matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-    ) {
+    if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) {
         return Ok(());
     }
     let errno = error.raw_os_error().unwrap_or(0);
@@ -789,17 +673,11 @@ fn accept_failed(this: &Bound<'_, Listener>, error: &io::Error) -> PyResult<()> 
         event_loop.call_method1("call_later", (ACCEPT_RETRY_SECONDS, resume))?;
         report.set_item("message", "socket.accept() out of system resource")?;
     } else {
-        report.set_item(
-            "message",
-            "socket.accept() failed; no more connections are accepted on this socket",
-        )?;
+        report.set_item("message", "socket.accept() failed; no more connections are accepted on this socket")?;
     }
     report.set_item("exception", errors::os_error(py, error).into_value(py))?;
     if let Some(socket) = listener.socket.get() {
-        report.set_item(
-            "socket",
-            imports::transport_socket_class(py)?.call1((socket.into_bound(py),))?,
-        )?;
+        report.set_item("socket", imports::transport_socket_class(py)?.call1((socket.into_bound(py),))?)?;
     }
     stream::call_exception_handler(py, listener.runtime.object(), &report)
 }

@@ -13,9 +13,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use driver::{FlowControl, Interest, Token, WriteQueue};
-use pyo3::exceptions::{
-    PyConnectionError, PyOSError, PyResourceWarning, PyRuntimeError, PyValueError,
-};
+use pyo3::exceptions::{PyConnectionError, PyOSError, PyResourceWarning, PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
@@ -166,20 +164,11 @@ pub(crate) fn make<'py>(
     )?;
     let object = Obj::from_any(transport.as_any());
     let membership = runtime.open.join(py, &object);
-    transport
-        .get()
-        .membership
-        .with(py, |place| *place = Some(membership));
+    transport.get().membership.with(py, |place| *place = Some(membership));
     if let Some(server) = parts.server {
         server.get().client_came();
     }
-    runtime.scheduler.push(
-        py,
-        Ready::Native {
-            object,
-            work: CONNECTION_MADE,
-        },
-    );
+    runtime.scheduler.push(py, Ready::Native { object, work: CONNECTION_MADE });
     Ok(transport)
 }
 
@@ -195,10 +184,7 @@ fn refuse_used(py: Python<'_>, runtime: &RuntimeRef, fd: RawFd) -> PyResult<()> 
     if user.cast::<StreamTransport>()?.get().closing.get() {
         return Ok(());
     }
-    Err(PyRuntimeError::new_err(format!(
-        "File descriptor {fd} is used by transport {}",
-        user.repr()?
-    )))
+    Err(PyRuntimeError::new_err(format!("File descriptor {fd} is used by transport {}", user.repr()?)))
 }
 
 fn is_buffered(protocol: &Bound<'_, PyAny>) -> PyResult<bool> {
@@ -208,16 +194,9 @@ fn is_buffered(protocol: &Bound<'_, PyAny>) -> PyResult<bool> {
 // What the event loop calls
 
 /// The descriptor is ready. asyncio's order: reading first.
-pub(crate) fn on_ready(
-    py: Python<'_>,
-    object: &Obj,
-    readable: bool,
-    writable: bool,
-) -> RawResult<()> {
+pub(crate) fn on_ready(py: Python<'_>, object: &Obj, readable: bool, writable: bool) -> RawResult<()> {
     let object = object.borrow(py);
-    let transport = object
-        .cast::<StreamTransport>()
-        .expect("slots of this kind hold stream transports");
+    let transport = object.cast::<StreamTransport>().expect("slots of this kind hold stream transports");
     if readable && transport.get().wants_to_read() {
         super::read::read_ready(&transport)?;
     }
@@ -232,9 +211,7 @@ pub(super) fn connection_made(this: &Bound<'_, StreamTransport>) -> RawResult<()
     let transport = this.get();
     if let Some(protocol) = transport.protocol.get() {
         let object = Obj::from_any(this.as_any());
-        let called = transport.in_context(py, || {
-            call::method(py, &protocol, &CONNECTION_MADE_NAME, &[&object])
-        });
+        let called = transport.in_context(py, || call::method(py, &protocol, &CONNECTION_MADE_NAME, &[&object]));
         if let Err(raised) = called {
             let err = raised.fetch(py);
             let message = failed_callback(&protocol.borrow(py), "connection_made");
@@ -261,9 +238,7 @@ pub(super) fn connection_lost(this: &Bound<'_, StreamTransport>) -> RawResult<()
     let error = transport.lost_error.take().unwrap_or_else(|| Obj::none(py));
     let outcome = match transport.protocol.get() {
         Some(protocol) => {
-            let called = transport.in_context(py, || {
-                call::method(py, &protocol, &CONNECTION_LOST_NAME, &[&error])
-            });
+            let called = transport.in_context(py, || call::method(py, &protocol, &CONNECTION_LOST_NAME, &[&error]));
             match called {
                 Ok(_) => Ok(()),
                 Err(raised) => {
@@ -290,11 +265,7 @@ impl StreamTransport {
 
     /// Runs a callback of the protocol in the transport's context.
     #[inline]
-    pub(super) fn in_context<R>(
-        &self,
-        py: Python<'_>,
-        body: impl FnOnce() -> RawResult<R>,
-    ) -> RawResult<R> {
+    pub(super) fn in_context<R>(&self, py: Python<'_>, body: impl FnOnce() -> RawResult<R>) -> RawResult<R> {
         match self.context.get() {
             Some(context) => context::run_in(py, &context, body)?,
             None => body(),
@@ -312,10 +283,7 @@ impl StreamTransport {
     }
 
     fn close_socket(&self, py: Python<'_>) -> PyResult<()> {
-        match self
-            .socket
-            .with(py, |socket| std::mem::replace(socket, Socket::Closed))
-        {
+        match self.socket.with(py, |socket| std::mem::replace(socket, Socket::Closed)) {
             // Not watched any more: the slot was given up when `connection_lost` was scheduled.
             Socket::Native(fd) => drop(fd),
             Socket::Python(socket) => drop(socket.borrow(py).call_method0("close")?),
@@ -342,10 +310,7 @@ impl StreamTransport {
 
     /// For a loop that is closed: nobody is told, but the descriptor does not stay open.
     fn close_with_the_loop(&self, py: Python<'_>) -> PyResult<()> {
-        if self
-            .socket
-            .with(py, |socket| matches!(socket, Socket::Closed))
-        {
+        if self.socket.with(py, |socket| matches!(socket, Socket::Closed)) {
             return Ok(());
         }
         let text = format!("unclosed transport {}", self.describe(py));
@@ -395,9 +360,7 @@ impl StreamTransport {
         keywords.set_item("fileno", fd)?;
         let socket = module.getattr("socket")?.call((), Some(&keywords))?;
         socket.call_method1("settimeout", (0,))?;
-        let before = self.socket.with(py, |place| {
-            std::mem::replace(place, Socket::Python(Obj::from_any(&socket)))
-        });
+        let before = self.socket.with(py, |place| std::mem::replace(place, Socket::Python(Obj::from_any(&socket))));
         match before {
             // The socket object closes it.
             Socket::Native(fd) => drop(fd.into_raw_fd()),
@@ -412,10 +375,7 @@ impl StreamTransport {
         }
         let dict = PyDict::new(py);
         let socket = self.python_socket(py)?;
-        dict.set_item(
-            "socket",
-            imports::transport_socket_class(py)?.call1((socket,))?,
-        )?;
+        dict.set_item("socket", imports::transport_socket_class(py)?.call1((socket,))?)?;
         dict.set_item("sockname", self.name(py, |names| &names.local)?)?;
         dict.set_item("peername", self.name(py, |names| &names.peer)?)?;
         self.extra.set(Some(Obj::from_any(dict.as_any())));
@@ -442,10 +402,7 @@ impl StreamTransport {
 
     fn describe(&self, py: Python<'_>) -> String {
         let mut text = String::from("<StreamTransport");
-        if self
-            .socket
-            .with(py, |socket| matches!(socket, Socket::Closed))
-        {
+        if self.socket.with(py, |socket| matches!(socket, Socket::Closed)) {
             text.push_str(" closed");
         } else if self.closing.get() {
             text.push_str(" closing");
@@ -499,11 +456,7 @@ pub(super) fn update_interest(this: &Bound<'_, StreamTransport>) -> RawResult<()
     };
     match changed {
         Ok(()) => Ok(()),
-        Err(error) => fatal_error(
-            this,
-            errors::os_error(py, &error),
-            "Fatal error on transport",
-        ),
+        Err(error) => fatal_error(this, errors::os_error(py, &error), "Fatal error on transport"),
     }
 }
 
@@ -519,21 +472,13 @@ fn failed_callback(protocol: &Bound<'_, PyAny>, name: &str) -> String {
 
 /// Reports what is no fault of the network, and closes the connection at once. `KeyboardInterrupt` and `SystemExit` are
 /// raised again.
-pub(super) fn fatal_error(
-    this: &Bound<'_, StreamTransport>,
-    err: PyErr,
-    message: &str,
-) -> RawResult<()> {
+pub(super) fn fatal_error(this: &Bound<'_, StreamTransport>, err: PyErr, message: &str) -> RawResult<()> {
     let py = this.py();
     if errors::leaves_the_loop(py, &err) {
         return Err(Raised::from_err(py, err));
     }
     let outcome = if err.is_instance_of::<PyOSError>(py) {
-        if this.get().runtime.scheduler.debug.get() {
-            to_raw(py, log_error(this, &err, message))
-        } else {
-            Ok(())
-        }
+        if this.get().runtime.scheduler.debug.get() { to_raw(py, log_error(this, &err, message)) } else { Ok(()) }
     } else {
         report(this, err.clone_ref(py), message)
     };
@@ -550,11 +495,7 @@ fn log_error(this: &Bound<'_, StreamTransport>, err: &PyErr, message: &str) -> P
 }
 
 /// To the loop's exception handler, with asyncio's keys.
-pub(super) fn report(
-    this: &Bound<'_, StreamTransport>,
-    err: PyErr,
-    message: &str,
-) -> RawResult<()> {
+pub(super) fn report(this: &Bound<'_, StreamTransport>, err: PyErr, message: &str) -> RawResult<()> {
     let py = this.py();
     if errors::leaves_the_loop(py, &err) {
         return Err(Raised::from_err(py, err));
@@ -573,11 +514,7 @@ pub(super) fn report(
 }
 
 /// Only what leaves the loop comes back as an error; a handler that fails otherwise is told to `sys.unraisablehook`.
-pub(crate) fn call_exception_handler(
-    py: Python<'_>,
-    event_loop: &Obj,
-    report: &Bound<'_, PyDict>,
-) -> PyResult<()> {
+pub(crate) fn call_exception_handler(py: Python<'_>, event_loop: &Obj, report: &Bound<'_, PyDict>) -> PyResult<()> {
     let report = Obj::from_any(report.as_any());
     match call::method(py, event_loop, &CALL_EXCEPTION_HANDLER, &[&report]) {
         Ok(_) => Ok(()),
@@ -609,20 +546,12 @@ pub(super) fn schedule_connection_lost(this: &Bound<'_, StreamTransport>, err: O
     let transport = this.get();
     transport.closing.set(true);
     transport.conn_lost.set(transport.conn_lost.get() + 1);
-    transport
-        .lost_error
-        .set(err.map(|err| Obj::from_bound(err.into_value(py).into_bound(py))));
+    transport.lost_error.set(err.map(|err| Obj::from_bound(err.into_value(py).into_bound(py))));
     if let Some(token) = transport.token.replace(None) {
         drop(transport.runtime.unwatch(py, token));
     }
     let object = Obj::from_any(this.as_any());
-    transport.runtime.scheduler.push(
-        py,
-        Ready::Native {
-            object,
-            work: CONNECTION_LOST,
-        },
-    );
+    transport.runtime.scheduler.push(py, Ready::Native { object, work: CONNECTION_LOST });
 }
 
 // What Python sees
@@ -780,10 +709,7 @@ impl StreamTransport {
 
     #[getter]
     fn _sock(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        if self
-            .socket
-            .with(py, |socket| matches!(socket, Socket::Closed))
-        {
+        if self.socket.with(py, |socket| matches!(socket, Socket::Closed)) {
             return Ok(py.None());
         }
         Ok(self.python_socket(py)?.unbind())
@@ -808,11 +734,7 @@ impl StreamTransport {
     fn _buffer<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let list = PyList::empty(py);
         let mut chunks: Vec<Obj> = self.queue.with(py, |queue| {
-            queue
-                .iter()
-                .flat_map(|queue| queue.iter())
-                .map(|chunk| chunk.as_obj().clone())
-                .collect()
+            queue.iter().flat_map(|queue| queue.iter()).map(|chunk| chunk.as_obj().clone()).collect()
         });
         chunks.extend(self.corked.get());
         for chunk in chunks {
@@ -901,14 +823,7 @@ impl StreamTransport {
 
     fn __clear__(&self) {
         // The descriptor is closed by the destructor, which needs the runtime: the loop's own clear breaks that cycle.
-        for cell in [
-            &self.empty_waiter,
-            &self.protocol,
-            &self.context,
-            &self.waiter,
-            &self.lost_error,
-            &self.extra,
-        ] {
+        for cell in [&self.empty_waiter, &self.protocol, &self.context, &self.waiter, &self.lost_error, &self.extra] {
             cell.set(None);
         }
     }
@@ -916,15 +831,7 @@ impl StreamTransport {
 
 impl StreamTransport {
     fn cells(&self) -> [&ObjCell; 7] {
-        [
-            &self.protocol,
-            &self.context,
-            &self.server,
-            &self.waiter,
-            &self.lost_error,
-            &self.extra,
-            &self.empty_waiter,
-        ]
+        [&self.protocol, &self.context, &self.server, &self.waiter, &self.lost_error, &self.extra, &self.empty_waiter]
     }
 
     fn log_debug(&self, this: &Bound<'_, Self>, format: &str) -> PyResult<()> {
@@ -965,10 +872,7 @@ impl Drop for StreamTransport {
         Python::try_attach(|py| {
             // First of all: the runtime's list must not see a dying object.
             drop(self.membership.with(py, Option::take));
-            if self
-                .socket
-                .with(py, |socket| matches!(socket, Socket::Closed))
-            {
+            if self.socket.with(py, |socket| matches!(socket, Socket::Closed)) {
                 return;
             }
             let pending = PyErr::take(py);
@@ -1002,8 +906,7 @@ fn mark(value: Option<&Bound<'_, PyAny>>) -> PyResult<Result<Option<usize>, ()>>
 
 /// asyncio fills in the missing mark before it complains.
 fn limits_error(high: Option<&Bound<'_, PyAny>>, low: Option<&Bound<'_, PyAny>>) -> PyErr {
-    let number =
-        |value: Option<&Bound<'_, PyAny>>| value.and_then(|value| value.extract::<i128>().ok());
+    let number = |value: Option<&Bound<'_, PyAny>>| value.and_then(|value| value.extract::<i128>().ok());
     let (high, low) = match (number(high), number(low)) {
         (Some(high), Some(low)) => (high, low),
         (Some(high), None) => (high, high.div_euclid(4)),
@@ -1018,15 +921,9 @@ struct Write;
 
 impl fastcall::FastMethod<StreamTransport> for Write {
     const NAME: &'static std::ffi::CStr = c"write";
-    const DOC: &'static std::ffi::CStr =
-        c"Send data; never blocks. What the kernel does not take is buffered.";
+    const DOC: &'static std::ffi::CStr = c"Send data; never blocks. What the kernel does not take is buffered.";
 
-    fn call(
-        py: Python<'_>,
-        this: &Obj,
-        _: &StreamTransport,
-        args: &fastcall::Args<'_>,
-    ) -> RawResult<Obj> {
+    fn call(py: Python<'_>, this: &Obj, _: &StreamTransport, args: &fastcall::Args<'_>) -> RawResult<Obj> {
         static DATA: Name = Name::new(c"data");
         let data = match (args.get(0), args.len(), args.keyword_count()) {
             (Some(data), 1, 0) => data,
@@ -1039,17 +936,12 @@ impl fastcall::FastMethod<StreamTransport> for Write {
                 Obj::none(py)
             }
             (Some(_), count, _) => {
-                let text = format!(
-                    "write() takes 2 positional arguments but {} were given",
-                    count + 1
-                );
+                let text = format!("write() takes 2 positional arguments but {} were given", count + 1);
                 return Err(fastcall::type_error(py, text));
             }
         };
         let this = this.borrow(py);
-        let this = this
-            .cast::<StreamTransport>()
-            .expect("checked by the method descriptor");
+        let this = this.cast::<StreamTransport>().expect("checked by the method descriptor");
         write::write(&this, data)?;
         Ok(Obj::none(py))
     }

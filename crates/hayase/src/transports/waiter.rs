@@ -45,27 +45,13 @@ pub(crate) struct Watched {
 
 impl Watched {
     /// Watches `fd` until the value is dropped.
-    pub(crate) fn new(
-        py: Python<'_>,
-        runtime: RuntimeRef,
-        fd: RawFd,
-        interest: Interest,
-    ) -> PyResult<Watched> {
+    pub(crate) fn new(py: Python<'_>, runtime: RuntimeRef, fd: RawFd, interest: Interest) -> PyResult<Watched> {
         let future = to_py(py, call::method(py, runtime.object(), &CREATE_FUTURE, &[]))?;
-        let waiter = Bound::new(
-            py,
-            Waiter {
-                future: ObjCell::new(Some(future.clone())),
-            },
-        )?;
+        let waiter = Bound::new(py, Waiter { future: ObjCell::new(Some(future.clone())) })?;
         let token = runtime
             .watch(py, fd, interest, SlotKind::Waiter, Obj::from_bound(waiter))
             .map_err(|error| errors::os_error(py, &error))?;
-        Ok(Watched {
-            runtime,
-            token: GilValue::new(Some(token)),
-            future,
-        })
+        Ok(Watched { runtime, token: GilValue::new(Some(token)), future })
     }
 
     /// Resolved by the first event.
@@ -82,17 +68,9 @@ impl Drop for Watched {
     }
 }
 
-pub(crate) fn on_ready(
-    py: Python<'_>,
-    object: &Obj,
-    _readable: bool,
-    _writable: bool,
-) -> RawResult<()> {
+pub(crate) fn on_ready(py: Python<'_>, object: &Obj, _readable: bool, _writable: bool) -> RawResult<()> {
     let object = object.borrow(py);
-    let waiter = object
-        .cast::<Waiter>()
-        .expect("slots of this kind hold waiters")
-        .get();
+    let waiter = object.cast::<Waiter>().expect("slots of this kind hold waiters").get();
     let Some(future) = waiter.future.take() else {
         return Ok(());
     };

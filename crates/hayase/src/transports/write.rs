@@ -69,10 +69,7 @@ pub(super) fn write(this: &Bound<'_, StreamTransport>, data: Obj) -> RawResult<(
     leave_or_cork(this)
 }
 
-pub(super) fn writelines(
-    this: &Bound<'_, StreamTransport>,
-    list_of_data: &Bound<'_, PyAny>,
-) -> RawResult<()> {
+pub(super) fn writelines(this: &Bound<'_, StreamTransport>, list_of_data: &Bound<'_, PyAny>) -> RawResult<()> {
     let py = this.py();
     let transport = this.get();
     if compat::WRITELINES_JOINS {
@@ -208,11 +205,8 @@ fn leave_or_cork(this: &Bound<'_, StreamTransport>) -> RawResult<()> {
         return pause_if_above(this);
     }
     if !transport.in_corked_list.replace(true) {
-        let list = if transport.flushed_in_turn.get() == runtime.turn.get() {
-            &runtime.corked_late
-        } else {
-            &runtime.corked
-        };
+        let list =
+            if transport.flushed_in_turn.get() == runtime.turn.get() { &runtime.corked_late } else { &runtime.corked };
         let object = Obj::from_any(this.as_any());
         list.with(py, |list| list.push(object));
     }
@@ -289,9 +283,7 @@ impl StreamTransport {
     /// Offers all that waits to the kernel. `Part`: it took no more.
     fn send_queued(&self, py: Python<'_>) -> io::Result<Sent> {
         let driver = &self.runtime.driver;
-        if self.queue.with(py, |queue| {
-            queue.as_ref().is_none_or(|queue| queue.is_empty())
-        }) {
+        if self.queue.with(py, |queue| queue.as_ref().is_none_or(|queue| queue.is_empty())) {
             let Some(object) = self.corked.take() else {
                 return Ok(Sent::Everything);
             };
@@ -304,9 +296,7 @@ impl StreamTransport {
             if taken == len {
                 return Ok(Sent::Everything);
             }
-            self.queue.with(py, |queue| {
-                queue.get_or_insert_default().push_from(chunk, taken)
-            });
+            self.queue.with(py, |queue| queue.get_or_insert_default().push_from(chunk, taken));
             return Ok(Sent::Part);
         }
         loop {
@@ -352,34 +342,20 @@ impl StreamTransport {
 /// "Not now" is nothing taken.
 fn taken(sent: io::Result<usize>) -> io::Result<usize> {
     match sent {
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-            ) =>
-        {
-            Ok(0)
-        }
+        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(0),
         other => other,
     }
 }
 
 fn enqueue(py: Python<'_>, transport: &StreamTransport, chunk: Bytes) {
-    transport
-        .queued_bytes
-        .set(transport.queued_bytes.get() + chunk.as_ref().len());
+    transport.queued_bytes.set(transport.queued_bytes.get() + chunk.as_ref().len());
     let alone = transport.corked.is_none()
-        && transport.queue.with(py, |queue| {
-            queue.as_ref().is_none_or(|queue| queue.is_empty())
-        });
+        && transport.queue.with(py, |queue| queue.as_ref().is_none_or(|queue| queue.is_empty()));
     if alone {
         transport.corked.set(Some(chunk.into_obj()));
         return;
     }
-    let first = transport
-        .corked
-        .take()
-        .and_then(|object| Bytes::from_obj(object).ok());
+    let first = transport.corked.take().and_then(|object| Bytes::from_obj(object).ok());
     transport.queue.with(py, |queue| {
         let queue = queue.get_or_insert_default();
         if let Some(first) = first {
@@ -404,14 +380,7 @@ fn send_borrowed(this: &Bound<'_, StreamTransport>, data: &Obj) -> RawResult<Opt
             Err(error) => return Ok((Err(error), None)),
         };
         let rest = &memory[count..];
-        Ok((
-            Ok(count),
-            if rest.is_empty() {
-                None
-            } else {
-                Some(Bytes::copy(py, rest)?)
-            },
-        ))
+        Ok((Ok(count), if rest.is_empty() { None } else { Some(Bytes::copy(py, rest)?) }))
     });
     match sent {
         Ok(outcome) => {
@@ -441,10 +410,7 @@ pub(super) fn pause_if_above(this: &Bound<'_, StreamTransport>) -> RawResult<()>
     if transport.conn_lost.get() > 0 {
         return Ok(());
     }
-    match transport
-        .flow
-        .with(py, |flow| flow.grown(transport.queued_bytes.get()))
-    {
+    match transport.flow.with(py, |flow| flow.grown(transport.queued_bytes.get())) {
         Some(change) => tell(this, change, false),
         None => Ok(()),
     }
@@ -453,10 +419,7 @@ pub(super) fn pause_if_above(this: &Bound<'_, StreamTransport>) -> RawResult<()>
 fn resume_if_below(this: &Bound<'_, StreamTransport>) -> RawResult<()> {
     let py = this.py();
     let transport = this.get();
-    match transport
-        .flow
-        .with(py, |flow| flow.shrunk(transport.queued_bytes.get()))
-    {
+    match transport.flow.with(py, |flow| flow.shrunk(transport.queued_bytes.get())) {
         Some(change) => tell(this, change, true),
         None => Ok(()),
     }
@@ -490,12 +453,7 @@ fn tell(this: &Bound<'_, StreamTransport>, change: FlowChange, in_context: bool)
 // Refusals
 
 fn refuse_write(py: Python<'_>, transport: &StreamTransport) -> RawResult<()> {
-    refuse(
-        py,
-        transport,
-        "Cannot call write() after write_eof()",
-        "unable to write; sendfile is in progress",
-    )
+    refuse(py, transport, "Cannot call write() after write_eof()", "unable to write; sendfile is in progress")
 }
 
 fn refuse(
@@ -522,9 +480,8 @@ fn is_lost(py: Python<'_>, transport: &StreamTransport) -> RawResult<bool> {
     }
     transport.conn_lost.set(count.saturating_add(1));
     if count >= SILENT_WRITES_AFTER_LOSS {
-        let warned = log::logger(py).and_then(|logger| {
-            logger.call_method1("warning", ("socket.send() raised exception.",))
-        });
+        let warned =
+            log::logger(py).and_then(|logger| logger.call_method1("warning", ("socket.send() raised exception.",)));
         to_raw(py, warned)?;
     }
     Ok(true)
