@@ -24,7 +24,7 @@ from .tasks import ensure_future, gather, shield, wait
 # `Future` and `Task` are asyncio's. What hayase's loop makes are private subclasses of them: a public Future of our own
 # could not be both a subclass of asyncio's Future and a base of hayase's Task, and `isinstance` would lie.
 
-__version__: str = getattr(_core, "__version__", "0.1.0")  # TODO: until the extension says it
+__version__: str = _core.__version__
 
 __all__ = [
     "EventLoop",
@@ -51,7 +51,7 @@ def build_info() -> dict[str, str]:
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "platform": platform.platform(),
         "extension": _core.__file__,
-        **getattr(_core, "build_info", dict)(),
+        **_core.build_info(),
     }
 
 

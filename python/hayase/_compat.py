@@ -5,6 +5,7 @@ that dropping a version is a change of this file alone. (The extension has the s
 """
 
 import asyncio
+import linecache
 import sys
 import threading
 from asyncio import events, unix_events
@@ -52,3 +53,9 @@ def may_create_current_loop(policy: Any) -> bool:
         and not getattr(local, "_set_called", False)
         and threading.current_thread() is threading.main_thread()
     )
+
+
+def remember_lines(filename: str, text: str) -> None:
+    """Let tracebacks show the lines of a program that has no file, where the interpreter itself does: 3.13 and newer."""
+    if sys.version_info >= (3, 13):
+        linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)

@@ -16,6 +16,8 @@ from typing import Any, NoReturn
 
 import hayase
 
+from . import _compat
+
 USAGE = """\
 usage: python -m hayase [-h | -V] [script | -m module | -c code | -] [argument ...]
 
@@ -50,9 +52,9 @@ def main() -> None:
         case "-m" if len(arguments) > 1:
             run_module(arguments[1], arguments[1:])
         case "-c" if len(arguments) > 1:
-            run_text(arguments[1], "<string>", ["-c", *arguments[2:]])
+            run_text(arguments[1], ["-c", *arguments[2:]])
         case "-":
-            run_text(sys.stdin.buffer.read(), "<stdin>", arguments)
+            run_standard_input(arguments)
         case "-m" | "-c":
             usage_error(f"argument expected for the {option} option")
         case _ if option.startswith("-"):
@@ -68,12 +70,13 @@ def usage_error(message: str) -> NoReturn:
 
 def run_path(path: str, argv: list[str]) -> None:
     """A script; or what has a `__main__.py` in it: a directory or a zip file."""
-    if pkgutil.get_importer(path) is not None:
-        first_on_path(path)
+    filename = os.path.join(os.getcwd(), path)  # not normalised: the interpreter does not do that either
+    if pkgutil.get_importer(filename) is not None:
+        # The program's modules are in there, so even a safe path begins with it.
+        sys.path[0 : not sys.flags.safe_path] = [filename]
         become_program(argv)
         run_as_main("__main__", alter_argv=False)
         return
-    filename = os.path.join(os.getcwd(), path)  # not normalised: the interpreter does not do that either
     loader: Any = importlib.machinery.SourceFileLoader("__main__", filename)
     try:
         # What ends in .pyc is compiled already. Everything else is source, whatever its name.
@@ -83,19 +86,26 @@ def run_path(path: str, argv: list[str]) -> None:
         else:
             code = loader.get_data(filename)
     except OSError as error:
-        print(
-            f"{sys.executable}: can't open file {filename!r}: [Errno {error.errno}] {error.strerror}", file=sys.stderr
-        )
+        reason = f"[Errno {error.errno}] {error.strerror}"
+        print(f"{sys.executable}: can't open file {filename!r}: {reason}", file=sys.stderr)
         sys.exit(2)
     first_on_path(os.path.dirname(os.path.realpath(filename)))
-    run_code(code, filename, become_program(argv, __file__=filename, __cached__=None, __loader__=loader))
+    run_code(code, filename, become_program(argv, __file__=filename, __loader__=loader))
 
 
-def run_text(text: str | bytes, filename: str, argv: list[str]) -> None:
-    """A program without a file."""
+def run_standard_input(argv: list[str]) -> None:
     first_on_path("")
-    loader = importlib.machinery.BuiltinImporter
-    run_code(text, filename, become_program(argv, __loader__=loader))
+    names = {"__file__": "<stdin>", "__loader__": importlib.machinery.BuiltinImporter}
+    run_code(sys.stdin.buffer.read(), "<stdin>", become_program(argv, **names))
+
+
+def run_text(text: str, argv: list[str]) -> None:
+    """A program given on the command line, which has no file."""
+    first_on_path("")
+    _compat.remember_lines("<string>", text)
+    namespace = become_program(argv, __loader__=importlib.machinery.BuiltinImporter)
+    namespace.pop("__cached__", None)
+    run_code(text, "<string>", namespace)
 
 
 def run_module(name: str, argv: list[str]) -> None:
@@ -111,13 +121,23 @@ def first_on_path(folder: str) -> None:
 
 
 def become_program(argv: list[str], **names: Any) -> dict[str, Any]:
-    """From here on the process is the program's: its loop, its arguments, and a `__main__` as plain `python` begins it."""
+    """The process is the program's from here on: its loop, its arguments, and a `__main__` as plain `python` begins it."""
     hayase.install()
     sys.argv[:] = argv
+    fresh = {
+        "__annotations__": {},
+        "__builtins__": builtins,
+        "__cached__": None,
+        "__doc__": None,
+        "__name__": "__main__",
+        "__package__": None,
+        "__spec__": None,
+    }
     namespace = sys.modules["__main__"].__dict__
+    # Which of these names a main module has depends on the Python version. Ours is one, so it knows.
+    begin = {name: fresh[name] for name in fresh if name in namespace} | names
     namespace.clear()
-    namespace.update(__name__="__main__", __doc__=None, __package__=None, __spec__=None, __builtins__=builtins)
-    namespace.update(names)
+    namespace.update(begin)
     return namespace
 
 

@@ -1,0 +1,315 @@
+"""`install()` gives hayase to programs that say `import asyncio`; `uninstall()` gives asyncio back, exactly."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+
+import pytest
+
+import hayase
+from hayase import _compat
+
+
+@pytest.fixture(autouse=True)
+def asyncio_as_it_was() -> Iterator[None]:
+    """Whatever a test does, the next one begins with stock asyncio that nobody has asked for a policy yet."""
+    _compat.set_event_loop_policy(None)
+    yield
+    hayase.uninstall()
+    policy = _compat.event_loop_policy_or_none()
+    left = getattr(getattr(policy, "_local", None), "_loop", None)
+    if left is not None:
+        left.close()
+    _compat.set_event_loop_policy(None)
+
+
+def asyncio_state() -> dict[str, object]:
+    """Every attribute of asyncio and its modules, and the policy."""
+    state: dict[str, object] = {"policy": _compat.event_loop_policy_or_none()}
+    for name, module in sorted(sys.modules.items()):
+        if name == "asyncio" or name.startswith("asyncio."):
+            state |= {f"{name}.{attribute}": value for attribute, value in vars(module).items()}
+    return state
+
+
+async def running_loop() -> asyncio.AbstractEventLoop:
+    return asyncio.get_running_loop()
+
+
+def test_importing_hayase_changes_nothing() -> None:
+    program = """
+import asyncio, asyncio.tasks, asyncio.events, sys
+def state():
+    return {(n, a): v for n in list(sys.modules) if n.split(".")[0] in ("asyncio", "_asyncio", "ssl", "socket")
+            for a, v in vars(sys.modules[n]).items() if not n.endswith("__main__")}
+import ssl, socket
+before = state()
+import hayase
+after = state()
+changed = sorted(k for k in before if before[k] is not after.get(k))
+assert not changed, changed
+print("unchanged")
+"""
+    outcome = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
+    assert (outcome.stdout, outcome.stderr) == ("unchanged\n", "")
+
+
+def test_installed_asyncios_loops_are_hayases() -> None:
+    hayase.install()
+    assert type(asyncio.run(running_loop())) is hayase.EventLoop
+    loop = asyncio.new_event_loop()
+    assert type(loop) is hayase.EventLoop
+    loop.close()
+    with asyncio.Runner() as runner:
+        assert type(runner.get_loop()) is hayase.EventLoop
+
+
+def test_installed_get_event_loop_makes_the_current_loop_once() -> None:
+    hayase.install()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loop = asyncio.get_event_loop()
+    assert type(loop) is hayase.EventLoop
+    assert asyncio.get_event_loop() is loop
+    assert loop.run_until_complete(running_loop()) is loop
+
+
+def test_installed_a_loop_that_was_set_is_the_current_one() -> None:
+    hayase.install()
+    loop = asyncio.SelectorEventLoop()
+    try:
+        asyncio.set_event_loop(loop)
+        assert asyncio.get_event_loop() is loop
+    finally:
+        asyncio.set_event_loop(None)
+        loop.close()
+
+
+def test_installed_no_loop_is_made_after_none_was_set() -> None:
+    hayase.install()
+    asyncio.set_event_loop(None)
+    with pytest.raises(RuntimeError, match="There is no current event loop in thread 'MainThread'"):
+        asyncio.get_event_loop()
+    asyncio.run(running_loop())  # ends with set_event_loop(None), as asyncio's does
+    with pytest.raises(RuntimeError, match="There is no current event loop"):
+        asyncio.get_event_loop()
+
+
+def test_installed_other_threads_still_have_no_loop_by_default() -> None:
+    hayase.install()
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            asyncio.get_event_loop()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work, name="worker")
+    thread.start()
+    thread.join()
+    assert [(type(e), str(e)) for e in errors] == [(RuntimeError, "There is no current event loop in thread 'worker'.")]
+
+
+def test_only_a_loop_can_be_set() -> None:
+    hayase.install()
+    with pytest.raises(TypeError, match="loop must be an instance of AbstractEventLoop or None, not 'int'"):
+        asyncio.set_event_loop(3)  # type: ignore[arg-type]
+
+
+def test_install_and_uninstall_warn_about_nothing() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        hayase.install()
+        asyncio.run(running_loop())
+        hayase.uninstall()
+
+
+@pytest.mark.parametrize("asked_before", [False, True])
+def test_uninstall_restores_asyncio_exactly(asked_before: bool) -> None:
+    if asked_before:
+        asyncio.run(running_loop())
+    before = asyncio_state()
+    hayase.install()
+    hayase.install()
+    assert asyncio_state() != before
+    hayase.uninstall()
+    after = asyncio_state()
+    assert before.keys() == after.keys()
+    assert [name for name in before if before[name] is not after[name]] == []
+    loop = asyncio.new_event_loop()
+    assert not isinstance(loop, hayase.EventLoop)
+    loop.close()
+
+
+def test_uninstall_without_install_does_nothing() -> None:
+    before = asyncio_state()
+    hayase.uninstall()
+    assert asyncio_state() == before
+
+
+def test_uninstall_leaves_alone_what_somebody_else_has_put_there_since() -> None:
+    hayase.install()
+    theirs = _compat.DefaultEventLoopPolicy()
+    _compat.set_event_loop_policy(theirs)
+    hayase.uninstall()
+    assert _compat.event_loop_policy_or_none() is theirs
+
+
+def test_install_takes_over_again_from_another_policy() -> None:
+    hayase.install()
+    theirs = _compat.DefaultEventLoopPolicy()
+    _compat.set_event_loop_policy(theirs)
+    hayase.install()
+    assert type(asyncio.run(running_loop())) is hayase.EventLoop
+    hayase.uninstall()
+    assert _compat.event_loop_policy_or_none() is theirs
+
+
+def test_the_policy_can_be_used_by_itself() -> None:
+    _compat.set_event_loop_policy(hayase.EventLoopPolicy())
+    assert type(asyncio.run(running_loop())) is hayase.EventLoop
+
+
+def test_other_loops_still_work_under_hayases_policy() -> None:
+    async def child() -> bytes:
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", "print(6 * 7)", stdout=-1)
+        return (await process.communicate())[0]
+
+    hayase.install()
+    loop = asyncio.SelectorEventLoop()
+    asyncio.set_event_loop(loop)
+    try:
+        assert loop.run_until_complete(child()) == b"42\n"
+        loop.run_until_complete(loop.shutdown_default_executor())
+    finally:
+        asyncio.set_event_loop(None)
+        loop.close()
+
+
+# `import hayase as asyncio` ----------------------------------------------------------------------------------------
+
+
+def test_every_public_name_of_asyncio_is_here() -> None:
+    missing = [name for name in asyncio.__all__ if not hasattr(hayase, name)]
+    assert missing == []
+    assert set(asyncio.__all__) <= set(hayase.__all__)
+    different = {name for name in asyncio.__all__ if getattr(hayase, name) is not getattr(asyncio, name)}
+    ours = {
+        "EventLoop",
+        "Runner",
+        "ensure_future",
+        "gather",
+        "get_event_loop",
+        "new_event_loop",
+        "run",
+        "shield",
+        "wait",
+    }
+    assert different <= ours
+
+
+def test_futures_and_tasks_are_asyncios() -> None:
+    assert hayase.Future is asyncio.Future
+    assert hayase.Task is asyncio.Task
+
+
+def test_submodules_and_semi_public_names_of_asyncio_are_reachable() -> None:
+    assert hayase.locks is asyncio.locks  # type: ignore[attr-defined]
+    assert hayase.subprocess.PIPE == -1  # type: ignore[attr-defined]
+    assert hayase.events.get_running_loop is asyncio.get_running_loop
+    assert hayase.tasks.current_task is asyncio.current_task
+    with pytest.raises(AttributeError, match="module 'hayase' has no attribute 'no_such_name'"):
+        hayase.no_such_name  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_everything_can_be_imported_with_a_star() -> None:
+    namespace: dict[str, object] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        exec("from hayase import *", namespace)
+    assert namespace["run"] is hayase.run and namespace["Queue"] is asyncio.Queue
+
+
+def test_not_installed_get_event_loop_makes_a_loop_that_asyncio_knows() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loop = hayase.get_event_loop()
+        assert type(loop) is hayase.EventLoop
+        assert asyncio.get_event_loop() is hayase.get_event_loop() is loop
+
+    async def main() -> bool:
+        return hayase.get_event_loop() is asyncio.get_running_loop() is loop
+
+    assert loop.run_until_complete(main())
+
+
+def test_not_installed_work_given_outside_a_loop_is_for_the_current_loop() -> None:
+    async def value(number: int) -> int:
+        return number
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        one = hayase.ensure_future(value(1))
+        loop = hayase.get_event_loop()
+        both = hayase.gather(value(2), value(3))
+        four = hayase.shield(value(4))
+    assert type(loop) is hayase.EventLoop
+    assert loop.run_until_complete(one) == 1
+    assert loop.run_until_complete(both) == [2, 3]
+    assert loop.run_until_complete(four) == 4
+
+
+def test_futures_bring_their_loop_so_none_is_made_for_them() -> None:
+    loop = hayase.new_event_loop()
+    try:
+        future = loop.create_future()
+        assert hayase.ensure_future(future) is future
+        hayase.shield(future)
+        hayase.gather(future)
+        assert _compat.event_loop_policy_or_none() is None
+    finally:
+        loop.close()
+
+
+def test_wait_takes_coroutines_and_futures_alike() -> None:
+    async def value(number: int) -> int:
+        return number
+
+    async def main() -> set[int]:
+        task = asyncio.ensure_future(value(1))
+        twice = value(2)
+        with pytest.warns(DeprecationWarning, match=r"wait\(\) was given coroutines") as caught:
+            done, pending = await hayase.wait([task, twice, twice], timeout=10)
+        assert caught[0].filename == __file__
+        assert not pending and len(done) == 2
+        return {future.result() for future in done}
+
+    assert hayase.run(main()) == {1, 2}
+
+
+def test_wait_refuses_what_asyncio_refuses() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        for wrong in (future, []):
+            with pytest.raises((TypeError, ValueError)) as theirs:
+                await asyncio.wait(wrong)  # type: ignore[type-var, arg-type]
+            with pytest.raises(type(theirs.value)) as ours:
+                await hayase.wait(wrong)  # type: ignore[type-var, arg-type]
+            assert str(ours.value) == str(theirs.value)
+        future.cancel()
+
+    hayase.run(main())
+
+
+def test_build_info_says_what_a_bug_report_needs() -> None:
+    info = hayase.build_info()
+    assert info["hayase"] == hayase.__version__
+    assert info["python"].startswith("CPython 3.")
+    assert all(isinstance(value, str) for value in info.values())
