@@ -6,6 +6,7 @@ types. Each statement runs on the loop and the prompt waits for it. An interrupt
 
 import ast
 import asyncio
+import builtins
 import code
 import concurrent.futures
 import contextvars
@@ -27,7 +28,8 @@ class Prompt(code.InteractiveConsole):
     """Reads and compiles in its own thread; has every statement run by the loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__({"__name__": "__main__", "asyncio": asyncio, "hayase": hayase}, filename="<stdin>")
+        names = {"__name__": "__main__", "__doc__": None, "__builtins__": builtins, "asyncio": asyncio, "hayase": hayase}
+        super().__init__(names, filename="<stdin>")
         self.compile.compiler.flags |= ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
         self.loop = loop
         self.context = contextvars.copy_context()  # one for all statements: what one sets, the next one sees
