@@ -200,7 +200,9 @@ def test_an_interrupt_cancels_the_statement_and_the_session_goes_on(
 ) -> None:
     process, screen = terminal
     read_until(screen, b"import asyncio, hayase")
-    os.write(screen, b"print('begin', 'ning'); await asyncio.sleep(1000)\n")
+    # Printed when the statement waits already: the interrupt is to find it waiting, not running.
+    begin = b"asyncio.get_running_loop().call_soon(print, 'begin', 'ning')"
+    os.write(screen, begin + b"; await asyncio.sleep(1000)\n")
     read_until(screen, b"begin ning")
     process.send_signal(signal.SIGINT)
     read_until(screen, b"CancelledError")

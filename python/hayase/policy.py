@@ -6,6 +6,8 @@ running wins, always.
 """
 
 import asyncio
+import atexit
+import weakref
 from asyncio import AbstractEventLoop
 
 from . import _compat
@@ -27,9 +29,23 @@ class EventLoopPolicy(_compat.DefaultEventLoopPolicy):  # type: ignore[misc]
 
     def get_event_loop(self) -> AbstractEventLoop:
         if _compat.may_create_current_loop(self):
-            super().set_event_loop(self.new_event_loop())
+            super().set_event_loop(made_on_demand(self.new_event_loop()))
         loop: AbstractEventLoop = super().get_event_loop()
         return loop
+
+
+def made_on_demand(loop: AbstractEventLoop) -> AbstractEventLoop:
+    """Close a loop that nobody asked for by name when the program ends, if the program did not."""
+
+    made = weakref.ref(loop)  # not kept alive for it
+
+    def close() -> None:
+        loop = made()
+        if loop is not None and not loop.is_running():
+            loop.close()
+
+    atexit.register(close)
+    return loop
 
 
 def get_event_loop() -> AbstractEventLoop:
@@ -39,6 +55,6 @@ def get_event_loop() -> AbstractEventLoop:
         return running
     policy = _compat.get_event_loop_policy()
     if _compat.may_create_current_loop(policy):
-        policy.set_event_loop(new_event_loop())
+        policy.set_event_loop(made_on_demand(new_event_loop()))
     loop: AbstractEventLoop = policy.get_event_loop()
     return loop
