@@ -97,7 +97,11 @@ impl Events {
     /// At most `capacity` events (at least one) are taken from the kernel at a time.
     pub fn with_capacity(capacity: usize) -> Events {
         let capacity = capacity.max(1);
-        Events { list: Vec::with_capacity(capacity), raw: RawEvents::with_capacity(capacity), woken: false }
+        Events {
+            list: Vec::with_capacity(capacity),
+            raw: RawEvents::with_capacity(capacity),
+            woken: false,
+        }
     }
 
     #[inline]
@@ -144,7 +148,10 @@ impl<'a> IntoIterator for &'a Events {
 
 impl fmt::Debug for Events {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Events").field("list", &self.list).field("woken", &self.woken).finish()
+        f.debug_struct("Events")
+            .field("list", &self.list)
+            .field("woken", &self.woken)
+            .finish()
     }
 }
 
@@ -165,7 +172,11 @@ impl Driver {
         let process = ProcessMark::here();
         let event_fd = EventFd::new()?;
         let epoll = Epoll::new(&event_fd)?;
-        Ok(Driver { backend: Backend::Epoll(epoll), waker: Waker::new(Alarm::EventFd(event_fd), process), process })
+        Ok(Driver {
+            backend: Backend::Epoll(epoll),
+            waker: Waker::new(Alarm::EventFd(event_fd), process),
+            process,
+        })
     }
 
     /// A driver on a world in memory that repeats itself with the same seed. [`simulation`](Self::simulation) scripts that world.
@@ -173,7 +184,11 @@ impl Driver {
         let process = ProcessMark::here();
         let world = Arc::new(World::new(seed));
         let waker = Waker::new(Alarm::Sim(Arc::clone(&world)), process);
-        Driver { backend: Backend::Sim(world), waker, process }
+        Driver {
+            backend: Backend::Sim(world),
+            waker,
+            process,
+        }
     }
 
     /// The world of a simulated driver.
@@ -250,9 +265,16 @@ impl Driver {
             return Ok(());
         }
         let Ok(pending) = self.waker.state().fall_asleep() else {
-            return Err(io::Error::new(io::ErrorKind::ResourceBusy, "another thread waits on this driver"));
+            return Err(io::Error::new(
+                io::ErrorKind::ResourceBusy,
+                "another thread waits on this driver",
+            ));
         };
-        let timeout = if pending.0 { Some(Duration::ZERO) } else { timeout };
+        let timeout = if pending.0 {
+            Some(Duration::ZERO)
+        } else {
+            timeout
+        };
         match self.wait_backend(events, timeout) {
             Ok(()) => {
                 events.woken = self.waker.state().get_up();
@@ -277,7 +299,10 @@ impl Driver {
     pub fn shut_down(&self) -> io::Result<()> {
         // A sleeper of the parent did not come along into a child.
         if self.waker.state().fall_asleep().is_err() && !self.is_foreign_process() {
-            return Err(io::Error::new(io::ErrorKind::ResourceBusy, "a thread waits on this driver"));
+            return Err(io::Error::new(
+                io::ErrorKind::ResourceBusy,
+                "a thread waits on this driver",
+            ));
         }
         match &self.backend {
             Backend::Epoll(epoll) => epoll.close(),
@@ -318,7 +343,12 @@ impl Driver {
     }
 
     /// Receives up to `max` bytes into the spare capacity of `bytes`, which must have so much.
-    pub(crate) fn recv_appending(&self, fd: RawFd, bytes: &mut Vec<u8>, max: usize) -> io::Result<usize> {
+    pub(crate) fn recv_appending(
+        &self,
+        fd: RawFd,
+        bytes: &mut Vec<u8>,
+        max: usize,
+    ) -> io::Result<usize> {
         debug_assert!(bytes.capacity() - bytes.len() >= max);
         match &self.backend {
             Backend::Epoll(_) => socket::recv_appending(fd, bytes, max),
@@ -455,20 +485,33 @@ mod tests {
         let driver = Driver::epoll().unwrap();
         let (a, b) = UnixStream::pair().unwrap();
         let mut events = Events::with_capacity(4);
-        driver.watch(a.as_raw_fd(), Interest::WRITABLE, Token(1)).unwrap();
+        driver
+            .watch(a.as_raw_fd(), Interest::WRITABLE, Token(1))
+            .unwrap();
         assert!(!driver.is_foreign_process());
         let kept = in_child(|| {
             driver.waker().wake();
             let mut events = Events::with_capacity(4);
             driver.is_foreign_process()
-                && driver.watch(b.as_raw_fd(), Interest::WRITABLE, Token(2)).is_err()
-                && driver.rewatch(a.as_raw_fd(), Interest::READABLE, Token(2)).is_err()
+                && driver
+                    .watch(b.as_raw_fd(), Interest::WRITABLE, Token(2))
+                    .is_err()
+                && driver
+                    .rewatch(a.as_raw_fd(), Interest::READABLE, Token(2))
+                    .is_err()
                 && driver.unwatch(a.as_raw_fd()).is_ok()
                 && driver.wait(&mut events, Some(Duration::ZERO)).is_err()
         });
         assert!(kept);
         driver.wait(&mut events, Some(Duration::ZERO)).unwrap();
-        assert_eq!(events.get(0), Some(Event { token: Token(1), readable: false, writable: true }));
+        assert_eq!(
+            events.get(0),
+            Some(Event {
+                token: Token(1),
+                readable: false,
+                writable: true
+            })
+        );
         assert_eq!((events.len(), events.woken()), (1, false));
     }
 
@@ -500,7 +543,9 @@ mod tests {
             let driver = Driver::epoll().unwrap();
             let (a, _b) = UnixStream::pair().unwrap();
             let mut events = Events::with_capacity(4);
-            driver.watch(a.as_raw_fd(), Interest::WRITABLE, Token(1)).unwrap();
+            driver
+                .watch(a.as_raw_fd(), Interest::WRITABLE, Token(1))
+                .unwrap();
             driver.wait(&mut events, None).unwrap();
             driver.waker().wake();
             events.len() == 1 && driver.take_wake()

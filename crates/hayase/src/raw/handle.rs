@@ -36,15 +36,28 @@ fn common(builder: TypeBuilder) -> TypeBuilder {
     const CALLBACK: fn(Python<'_>, *mut ffi::PyObject) -> RawResult<Obj> = shared!(callback);
     const ARGS: fn(Python<'_>, *mut ffi::PyObject) -> RawResult<Obj> = shared!(args);
     const LOOP: fn(Python<'_>, *mut ffi::PyObject) -> RawResult<Obj> = shared!(event_loop);
-    const TRACEBACK: fn(Python<'_>, *mut ffi::PyObject) -> RawResult<Obj> = shared!(source_traceback);
+    const TRACEBACK: fn(Python<'_>, *mut ffi::PyObject) -> RawResult<Obj> =
+        shared!(source_traceback);
     const REPR: fn(Python<'_>, *mut ffi::PyObject) -> RawResult<Obj> = shared!(stored_repr);
     const CLASS: fn(Python<'_>, *mut ffi::PyObject) -> RawResult<Obj> = shared!(asyncio_class);
 
     builder
-        .noargs(c"cancel", c"Cancel the callback; does nothing if it was cancelled or has run.", noargs!(CANCEL))
-        .noargs(c"cancelled", c"Whether the callback was cancelled.", noargs!(CANCELLED))
+        .noargs(
+            c"cancel",
+            c"Cancel the callback; does nothing if it was cancelled or has run.",
+            noargs!(CANCEL),
+        )
+        .noargs(
+            c"cancelled",
+            c"Whether the callback was cancelled.",
+            noargs!(CANCELLED),
+        )
         .noargs(c"_run", c"Run the callback in its context.", noargs!(RUN))
-        .noargs(c"get_context", c"The contextvars.Context of the callback.", noargs!(GET_CONTEXT))
+        .noargs(
+            c"get_context",
+            c"The contextvars.Context of the callback.",
+            noargs!(GET_CONTEXT),
+        )
         .noargs(c"_repr_info", c"The parts of the repr.", noargs!(REPR_INFO))
         .getset(c"_callback", getter!(CALLBACK), None)
         .getset(c"_args", getter!(ARGS), None)
@@ -93,7 +106,10 @@ fn builder<T: Data>(name: &'static std::ffi::CStr, weak_references: usize) -> Ty
         .slot(ffi::Py_tp_traverse, instance::traverse::<T> as *mut _)
         .slot(ffi::Py_tp_clear, instance::clear::<T> as *mut _)
         .slot(ffi::Py_tp_repr, tp_repr as *mut _)
-        .offset_member(c"__weaklistoffset__", Class::<T>::offset_on(null) + weak_references)
+        .offset_member(
+            c"__weaklistoffset__",
+            Class::<T>::offset_on(null) + weak_references,
+        )
 }
 
 /// Makes both types and puts them into the module.
@@ -102,10 +118,15 @@ pub(crate) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
     const SCHEDULED: fn(Python<'_>, *mut ffi::PyObject) -> RawResult<Obj> = shared!(scheduled);
     let null = std::ptr::null_mut();
 
-    let handle = builder::<HandleData>(c"hayase._core.Handle", HandleData::WEAK_REFERENCES).build(null);
+    let handle =
+        builder::<HandleData>(c"hayase._core.Handle", HandleData::WEAK_REFERENCES).build(null);
     HandleData::class().set(to_py(py, handle)?, null);
     let timer = builder::<TimerData>(c"hayase._core.TimerHandle", TimerData::WEAK_REFERENCES)
-        .noargs(c"when", c"When it is due, in seconds of loop.time().", noargs!(WHEN))
+        .noargs(
+            c"when",
+            c"When it is due, in seconds of loop.time().",
+            noargs!(WHEN),
+        )
         .getset(c"_when", getter!(WHEN), None)
         .getset(c"_scheduled", getter!(SCHEDULED), None)
         .slot(ffi::Py_tp_hash, timer_hash as *mut _)

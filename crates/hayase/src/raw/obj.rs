@@ -79,7 +79,13 @@ impl Obj {
     #[inline]
     pub(crate) fn bool(_py: Python<'_>, value: bool) -> Obj {
         // SAFETY: True and False are always alive.
-        unsafe { Obj::from_borrowed(if value { ffi::Py_True() } else { ffi::Py_False() }) }
+        unsafe {
+            Obj::from_borrowed(if value {
+                ffi::Py_True()
+            } else {
+                ffi::Py_False()
+            })
+        }
     }
 
     #[inline]

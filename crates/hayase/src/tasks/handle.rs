@@ -67,7 +67,9 @@ impl HandleData {
             Some(context) => context,
             None => context::copy_current(py)?,
         };
-        let debug = event_loop.scheduler().is_some_and(|scheduler| scheduler.debug.get());
+        let debug = event_loop
+            .scheduler()
+            .is_some_and(|scheduler| scheduler.debug.get());
         let traceback = if debug { Some(stack(py)?) } else { None };
         let (shape, args) = match args {
             Rest::None => (Shape::NoArgs, None),
@@ -102,7 +104,8 @@ impl HandleData {
 }
 
 impl TimerData {
-    pub(crate) const WEAK_REFERENCES: usize = offset_of!(TimerData, handle) + HandleData::WEAK_REFERENCES;
+    pub(crate) const WEAK_REFERENCES: usize =
+        offset_of!(TimerData, handle) + HandleData::WEAK_REFERENCES;
 
     pub(crate) fn when(&self) -> f64 {
         self.when
@@ -146,7 +149,10 @@ pub(crate) fn make(
     args: Rest,
     context: Option<Obj>,
 ) -> RawResult<Ref<HandleData>> {
-    HandleData::class().make(py, HandleData::new(py, event_loop, callback, args, context)?)
+    HandleData::class().make(
+        py,
+        HandleData::new(py, event_loop, callback, args, context)?,
+    )
 }
 
 /// A timer handle that nobody has scheduled yet; `when` in seconds of `loop.time()`.
@@ -160,7 +166,14 @@ pub(crate) fn make_timer(
     context: Option<Obj>,
 ) -> RawResult<Ref<TimerData>> {
     let handle = HandleData::new(py, event_loop, callback, args, context)?;
-    TimerData::class().make(py, TimerData { handle, when, key: GilValue::new(None) })
+    TimerData::class().make(
+        py,
+        TimerData {
+            handle,
+            when,
+            key: GilValue::new(None),
+        },
+    )
 }
 
 /// Remembers where the timer waits, so that a cancel finds it.
@@ -180,7 +193,9 @@ fn data(this: &Obj) -> &HandleData {
     if let Some(handle) = Ref::<HandleData>::view_obj(this) {
         return handle;
     }
-    &Ref::<TimerData>::view_obj(this).expect("a Handle or a TimerHandle").handle
+    &Ref::<TimerData>::view_obj(this)
+        .expect("a Handle or a TimerHandle")
+        .handle
 }
 
 /// Whether the handle was cancelled.
@@ -223,7 +238,8 @@ pub(crate) fn run(py: Python<'_>, handle: &Obj) -> RawResult<()> {
 #[cold]
 pub(crate) fn report(py: Python<'_>, handle: &Obj, raised: Raised) -> RawResult<()> {
     let err = raised.fetch(py);
-    if let (Some(scheduler), Some(event_loop)) = (data(handle).event_loop.scheduler(), data(handle).event_loop.object())
+    if let (Some(scheduler), Some(event_loop)) =
+        (data(handle).event_loop.scheduler(), data(handle).event_loop.object())
     {
         current::leave_last(py, scheduler, &event_loop)?;
     }
@@ -247,15 +263,25 @@ fn report_to_loop(py: Python<'_>, handle: &Obj, err: PyErr) -> PyResult<()> {
     if let Some(traceback) = source_traceback_of(py, this) {
         report.set_item("source_traceback", traceback)?;
     }
-    while_handling(&exception, || event_loop.borrow(py).call_method1("call_exception_handler", (report,)))?;
+    while_handling(&exception, || {
+        event_loop
+            .borrow(py)
+            .call_method1("call_exception_handler", (report,))
+    })?;
     Ok(())
 }
 
 fn callback_source(py: Python<'_>, this: &HandleData) -> PyResult<String> {
-    let callback = this.callback.get().map_or_else(|| py.None().into_bound(py), |callback| callback.into_bound(py));
+    let callback = this.callback.get().map_or_else(
+        || py.None().into_bound(py),
+        |callback| callback.into_bound(py),
+    );
     let args = args_tuple(py, this)?;
     let source = if compat::CALLBACK_SOURCE_HAS_DEBUG {
-        let debug = this.event_loop.scheduler().is_some_and(|scheduler| scheduler.debug.get());
+        let debug = this
+            .event_loop
+            .scheduler()
+            .is_some_and(|scheduler| scheduler.debug.get());
         let keywords = PyDict::new(py);
         keywords.set_item("debug", debug)?;
         imports::format_callback_source(py)?.call((callback, args), Some(&keywords))?
@@ -292,14 +318,23 @@ pub(crate) mod methods {
     pub(crate) fn cancel(py: Python<'_>, this: &Obj) -> RawResult<Obj> {
         let handle = data(this);
         if !handle.cancelled.replace(true) {
-            if handle.event_loop.scheduler().is_some_and(|scheduler| scheduler.debug.get()) {
+            if handle
+                .event_loop
+                .scheduler()
+                .is_some_and(|scheduler| scheduler.debug.get())
+            {
                 // The callback is gone after this, and a slow-callback warning may still want to name it.
                 let text = repr(py, this)?;
                 handle.debug.set(Some(text));
             }
             let queued = Ref::<TimerData>::view_obj(this)
                 .and_then(|timer| timer.key.replace(None))
-                .and_then(|key| handle.event_loop.scheduler().and_then(|scheduler| scheduler.cancel_timer(py, key)));
+                .and_then(|key| {
+                    handle
+                        .event_loop
+                        .scheduler()
+                        .and_then(|scheduler| scheduler.cancel_timer(py, key))
+                });
             handle.callback.set(None);
             handle.args.set(None);
             drop(queued);
@@ -333,7 +368,10 @@ pub(crate) mod methods {
     }
 
     pub(crate) fn event_loop(py: Python<'_>, this: &Obj) -> RawResult<Obj> {
-        Ok(data(this).event_loop.object().unwrap_or_else(|| Obj::none(py)))
+        Ok(data(this)
+            .event_loop
+            .object()
+            .unwrap_or_else(|| Obj::none(py)))
     }
 
     pub(crate) fn source_traceback(py: Python<'_>, this: &Obj) -> RawResult<Obj> {
@@ -374,7 +412,10 @@ pub(crate) mod methods {
         }
         let parts = repr_info(py, this)?;
         let parts: Vec<String> = to_raw(py, parts.borrow(py).extract())?;
-        Ok(Obj::from_bound(PyString::new(py, &format!("<{}>", parts.join(" ")))))
+        Ok(Obj::from_bound(PyString::new(
+            py,
+            &format!("<{}>", parts.join(" ")),
+        )))
     }
 
     pub(crate) fn when(py: Python<'_>, this: &Obj) -> RawResult<Obj> {
