@@ -10,6 +10,7 @@ What must stay true: nothing of ours is imported before the job is read, and a h
 from __future__ import annotations
 
 import faulthandler
+import gc
 import importlib
 import json
 import sys
@@ -86,6 +87,9 @@ class _Recorder(unittest.TestResult):
 
     def stopTest(self, test: Any) -> None:
         faulthandler.cancel_dump_traceback_later()
+        if self._outcome == "failed":
+            # What it left half open would warn in the middle of a later test, and that one would be blamed.
+            gc.collect()
         self._finish(test)
         super().stopTest(test)
 
