@@ -82,7 +82,13 @@ fn asyncio_events(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
 }
 
 fn set_running_loop(py: Python<'_>, event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
-    asyncio_events(py)?.call_method1("_set_running_loop", (event_loop,))?;
+    let set = asyncio_events(py)?.getattr("_set_running_loop")?;
+    set.call1((event_loop,))?;
+    // From 3.14 on entering a task asks the C one which loop runs: it is told too when another stands in its place.
+    let native = py.import("_asyncio")?.getattr("_set_running_loop")?;
+    if !set.is(&native) {
+        native.call1((event_loop,))?;
+    }
     Ok(())
 }
 
