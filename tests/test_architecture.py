@@ -27,8 +27,10 @@ EXTENSION_LEVELS = [
 ]
 # In the driver the leaves know nobody; whoever is missing here is one.
 DRIVER_MAY_USE = {
-    "driver": {"backend", "buffers", "sys", "time", "timers", "waker"},
-    "backend": {"buffers", "sys", "time", "waker"},
+    "driver": {"backend", "buffers", "events", "sys", "time", "timers", "waker"},
+    "backend": {"buffers", "events", "sys", "time", "waker"},
+    "events": {"sys"},
+    "net": {"sys"},
     "waker": {"sys"},
     "blocking": {"sys", "waker"},
     "timers": {"time"},
@@ -103,8 +105,10 @@ def test_unsafe_stays_behind_its_fence(crate: Path, fence: str) -> None:
 
 
 def test_only_dispatch_knows_every_receiver() -> None:
-    knowing = [path for path, text in sources(EXTENSION, ".rs") if re.search(r"\bmatch .*receiver", text)]
-    assert [path for path in knowing if path != Path("event_loop/dispatch.rs")] == []
+    # An arm of a `match` on the kind of a slot; everybody else may name its own kind, and does so outside of patterns.
+    arm = r"\bSlotKind::\w+\s*(?:=>|\|(?!\|)|if\b)|\b(?:if|while) let SlotKind::|\buse [\w:]*SlotKind::"
+    knowing = [path for path, text in sources(EXTENSION, ".rs") if re.search(arm, text)]
+    assert knowing == [Path("event_loop/dispatch.rs")]
 
 
 def test_rust_asks_for_the_python_version_in_one_file() -> None:

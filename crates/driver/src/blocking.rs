@@ -14,6 +14,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+pub use crate::sys::resolve::{AddrInfo, GaiError};
+
 use crate::sys::fork::ProcessMark;
 use crate::sys::{resolve, thread::leave_signals_to_others};
 
@@ -173,18 +175,6 @@ impl Shared {
     }
 }
 
-/// One answer of the resolver.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct AddrInfo {
-    pub family: c_int,
-    pub socktype: c_int,
-    pub protocol: c_int,
-    /// Only in the first answer, and only with `AI_CANONNAME`.
-    pub canonname: Option<CString>,
-    /// The address as the kernel takes it.
-    pub sockaddr: Vec<u8>,
-}
-
 impl AddrInfo {
     /// The address in Rust's form, if it is an IP address. The flow label is in host order, as Python shows it.
     pub fn socket_addr(&self) -> Option<SocketAddr> {
@@ -231,28 +221,6 @@ pub fn socket_addr_to_bytes(address: &SocketAddr) -> Vec<u8> {
     }
     bytes
 }
-
-/// Why a name was not resolved: what Python's `socket.gaierror` carries, or an `OSError` if `errno` is set.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct GaiError {
-    /// An `EAI_` number.
-    pub code: c_int,
-    /// The C library's text for it.
-    pub message: String,
-    /// With `EAI_SYSTEM`: what the system said.
-    pub errno: Option<c_int>,
-}
-
-impl fmt::Display for GaiError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.errno {
-            Some(errno) => io::Error::from_raw_os_error(errno).fmt(f),
-            None => f.write_str(&self.message),
-        }
-    }
-}
-
-impl std::error::Error for GaiError {}
 
 /// Asks the resolver, and blocks. On the loop's thread only with `AI_NUMERICHOST` and a numeric or absent service.
 pub fn getaddrinfo(

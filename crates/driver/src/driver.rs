@@ -7,7 +7,6 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
-use std::ops::BitOr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,144 +15,12 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::backend::epoll::Epoll;
 use crate::backend::sim::{Simulation, World};
-use crate::sys::epoll::RawEvents;
+use crate::events::{Events, Interest, Token};
 use crate::sys::event_fd::EventFd;
 use crate::sys::fork::ProcessMark;
 use crate::sys::socket;
 use crate::time::Time;
-use crate::waker::{Alarm, Waker};
-
-/// Tells the caller which of its registrations an event belongs to. Opaque to the driver; all 64 bits are the caller's.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Token(pub u64);
-
-/// The directions in which a descriptor is watched.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Interest(u8);
-
-impl Interest {
-    pub const NONE: Interest = Interest(0);
-    pub const READABLE: Interest = Interest(1);
-    pub const WRITABLE: Interest = Interest(2);
-    pub const BOTH: Interest = Interest(3);
-
-    #[inline]
-    pub const fn contains(self, other: Interest) -> bool {
-        self.0 & other.0 == other.0
-    }
-
-    #[inline]
-    pub const fn union(self, other: Interest) -> Interest {
-        Interest(self.0 | other.0)
-    }
-
-    #[inline]
-    pub const fn without(self, other: Interest) -> Interest {
-        Interest(self.0 & !other.0)
-    }
-
-    #[inline]
-    pub const fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-}
-
-impl BitOr for Interest {
-    type Output = Interest;
-
-    fn bitor(self, other: Interest) -> Interest {
-        self.union(other)
-    }
-}
-
-impl fmt::Debug for Interest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match *self {
-            Interest::NONE => "NONE",
-            Interest::READABLE => "READABLE",
-            Interest::WRITABLE => "WRITABLE",
-            _ => "BOTH",
-        })
-    }
-}
-
-/// A watched descriptor is ready, in at least one direction that was asked for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Event {
-    pub token: Token,
-    pub readable: bool,
-    pub writable: bool,
-}
-
-/// What one wait found. Made once and reused: it allocates nothing afterwards.
-pub struct Events {
-    pub(crate) list: Vec<Event>,
-    /// Where the kernel writes; empty between waits.
-    pub(crate) raw: RawEvents,
-    woken: bool,
-}
-
-impl Events {
-    /// At most `capacity` events (at least one) are taken from the kernel at a time.
-    pub fn with_capacity(capacity: usize) -> Events {
-        let capacity = capacity.max(1);
-        Events {
-            list: Vec::with_capacity(capacity),
-            raw: RawEvents::with_capacity(capacity),
-            woken: false,
-        }
-    }
-
-    #[inline]
-    pub fn iter(&self) -> std::slice::Iter<'_, Event> {
-        self.list.iter()
-    }
-
-    #[inline]
-    pub fn get(&self, index: usize) -> Option<Event> {
-        self.list.get(index).copied()
-    }
-
-    #[inline]
-    pub fn len(&self) -> usize {
-        self.list.len()
-    }
-
-    #[inline]
-    pub fn is_empty(&self) -> bool {
-        self.list.is_empty()
-    }
-
-    /// Whether somebody called [`Waker::wake`] since this was last reported. What was put into an inbox before that call is visible now.
-    #[inline]
-    pub fn woken(&self) -> bool {
-        self.woken
-    }
-
-    pub fn clear(&mut self) {
-        self.list.clear();
-        self.raw.clear();
-        self.woken = false;
-    }
-}
-
-impl<'a> IntoIterator for &'a Events {
-    type Item = &'a Event;
-    type IntoIter = std::slice::Iter<'a, Event>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.iter()
-    }
-}
-
-impl fmt::Debug for Events {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Events")
-            .field("list", &self.list)
-            .field("woken", &self.woken)
-            .finish()
-    }
-}
+use crate::waker::{Alarm, Bell, Waker};
 
 pub struct Driver {
     backend: Backend,
@@ -183,7 +50,7 @@ impl Driver {
     pub fn simulated(seed: u64) -> Driver {
         let process = ProcessMark::here();
         let world = Arc::new(World::new(seed));
-        let waker = Waker::new(Alarm::Sim(Arc::clone(&world)), process);
+        let waker = Waker::new(Alarm::Bell(Arc::clone(&world) as Arc<dyn Bell>), process);
         Driver {
             backend: Backend::Sim(world),
             waker,
@@ -477,6 +344,7 @@ const _: () = {
 #[cfg(all(test, not(miri), not(loom)))]
 mod tests {
     use super::*;
+    use crate::events::Event;
     use crate::sys::fork::in_child;
     use std::os::unix::net::UnixStream;
 

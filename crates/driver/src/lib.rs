@@ -13,6 +13,7 @@ mod backend;
 mod blocking;
 mod buffers;
 mod driver;
+mod events;
 mod net;
 mod sys;
 mod time;
@@ -28,7 +29,8 @@ pub use buffers::{
     FlowChange, FlowControl, IO_SLICES_MAX, IoSlices, LimitsError, Progress, ReadBuffer, Scan,
     Separators, SeparatorsError, WriteQueue,
 };
-pub use driver::{Driver, Event, Events, Interest, Token};
+pub use driver::Driver;
+pub use events::{Event, Events, Interest, Token};
 pub use net::{bind, connect, local_address, peer_address, set_nodelay, stream_socket};
 pub use time::Time;
 pub use timers::{TimerKey, TimerQueue};

@@ -33,7 +33,6 @@ use loom::sync::atomic::{AtomicU8, Ordering};
 #[cfg(not(loom))]
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use crate::backend::sim::World;
 use crate::sys::event_fd::EventFd;
 use crate::sys::fork::ProcessMark;
 
@@ -53,7 +52,12 @@ struct Shared {
 /// What reaches a thread that blocks.
 pub(crate) enum Alarm {
     EventFd(EventFd),
-    Sim(Arc<World>),
+    Bell(Arc<dyn Bell>),
+}
+
+/// An alarm that is no descriptor: what a backend without a kernel sleeps on.
+pub(crate) trait Bell: Send + Sync {
+    fn ring(&self);
 }
 
 impl Waker {
@@ -76,7 +80,7 @@ impl Waker {
         if self.0.state.notify() {
             match &self.0.alarm {
                 Alarm::EventFd(event_fd) => event_fd.signal(),
-                Alarm::Sim(world) => world.ring_alarm(),
+                Alarm::Bell(bell) => bell.ring(),
             }
         }
     }
@@ -85,7 +89,7 @@ impl Waker {
     pub(crate) fn close(&self) {
         match &self.0.alarm {
             Alarm::EventFd(event_fd) => event_fd.close(),
-            Alarm::Sim(_) => {}
+            Alarm::Bell(_) => {}
         }
     }
 

@@ -31,7 +31,7 @@ mod _core {
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         let py = module.py();
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
-        raw::handle::init(py, module)?;
+        tasks::handle::init(py, module)?;
         tasks::init(py, module)?;
         module.add_class::<runtime::coroutine::NativeCoroutine>()?;
         transports::init(module)?;

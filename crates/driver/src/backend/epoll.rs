@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use crate::driver::{Event, Events, Interest, Token};
+use crate::events::{Event, Events, Interest, Token};
 use crate::sys::borrow;
 use crate::sys::epoll::{EpollFd, EventFlags};
 use crate::sys::event_fd::EventFd;

@@ -22,9 +22,9 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use crate::driver::{Event, Events, Interest, Token};
+use crate::events::{Event, Events, Interest, Token};
 use crate::time::Time;
-use crate::timers::TimerQueue;
+use crate::waker::Bell;
 
 /// The clock's start. Not zero, so that code which takes zero for "no time" is found.
 const DAWN: Time = Time::from_nanos(1_000_000_000_000);
@@ -85,7 +85,9 @@ struct State {
     reported_last: RawFd,
     faults: HashMap<(RawFd, Call), VecDeque<Errno>>,
     interrupts: u32,
-    script: TimerQueue<Action>,
+    /// By time, then by the order of scripting.
+    script: BTreeMap<(Time, u64), Action>,
+    scripted: u64,
     /// The eventfd of this world.
     alarm: bool,
 }
@@ -117,6 +119,12 @@ struct End {
     broken: Option<Errno>,
 }
 
+impl Bell for World {
+    fn ring(&self) {
+        self.change(|state| state.alarm = true);
+    }
+}
+
 impl World {
     pub(crate) fn new(seed: u64) -> World {
         let state = State {
@@ -132,7 +140,8 @@ impl World {
             reported_last: -1,
             faults: HashMap::new(),
             interrupts: 0,
-            script: TimerQueue::new(),
+            script: BTreeMap::new(),
+            scripted: 0,
             alarm: false,
         };
         World {
@@ -150,10 +159,6 @@ impl World {
         let result = change(&mut self.lock());
         self.changed.notify_all();
         result
-    }
-
-    pub(crate) fn ring_alarm(&self) {
-        self.change(|state| state.alarm = true);
     }
 
     pub(crate) fn now(&self) -> Time {
@@ -191,7 +196,7 @@ impl World {
                 return Err(Errno::INTR.into());
             }
             let now = state.now;
-            if let Some(action) = state.script.pop_expired(now) {
+            if let Some(action) = state.take_due(now) {
                 drop(state);
                 action(&Simulation(Arc::clone(self)));
                 state = self.lock();
@@ -202,7 +207,8 @@ impl World {
             if !events.list.is_empty() || alarm || end.is_some_and(|end| end <= now) {
                 return Ok(());
             }
-            state = match (state.script.next_deadline(), end) {
+            let next = state.script.first_key_value().map(|((time, _), _)| *time);
+            state = match (next, end) {
                 (None, None) => self
                     .changed
                     .wait(state)
@@ -299,6 +305,17 @@ impl World {
 }
 
 impl State {
+    fn add_to_script(&mut self, time: Time, action: Action) {
+        self.script.insert((time, self.scripted), action);
+        self.scripted += 1;
+    }
+
+    /// The next scripted action whose time has come.
+    fn take_due(&mut self, now: Time) -> Option<Action> {
+        let next = self.script.first_entry()?;
+        (next.key().0 <= now).then(|| next.remove())
+    }
+
     fn next_random(&mut self) -> u64 {
         // splitmix64.
         self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
@@ -603,13 +620,13 @@ impl Simulation {
     /// Scripts `action` for a point in time. It happens during a wait, in the order (time, scripting).
     pub fn at(&self, time: Time, action: impl FnOnce(&Simulation) + Send + 'static) {
         self.0
-            .change(|state| state.script.insert(time, Box::new(action)));
+            .change(|state| state.add_to_script(time, Box::new(action)));
     }
 
     /// As [`at`](Self::at), counted from now.
     pub fn after(&self, delay: Duration, action: impl FnOnce(&Simulation) + Send + 'static) {
         self.0
-            .change(|state| state.script.insert(state.now + delay, Box::new(action)));
+            .change(|state| state.add_to_script(state.now + delay, Box::new(action)));
     }
 
     pub fn now(&self) -> Time {

@@ -1,12 +1,45 @@
 //! The C library's resolver: `getaddrinfo` and `getnameinfo`. Both block, possibly for minutes.
 
 use std::ffi::{CStr, CString, c_char, c_int};
+use std::fmt;
 use std::io;
 use std::mem::MaybeUninit;
 use std::ptr;
 use std::slice;
 
-use crate::blocking::{AddrInfo, GaiError};
+/// One answer of the resolver.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AddrInfo {
+    pub family: c_int,
+    pub socktype: c_int,
+    pub protocol: c_int,
+    /// Only in the first answer, and only with `AI_CANONNAME`.
+    pub canonname: Option<CString>,
+    /// The address as the kernel takes it.
+    pub sockaddr: Vec<u8>,
+}
+
+/// Why a name was not resolved: what Python's `socket.gaierror` carries, or an `OSError` if `errno` is set.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GaiError {
+    /// An `EAI_` number.
+    pub code: c_int,
+    /// The C library's text for it.
+    pub message: String,
+    /// With `EAI_SYSTEM`: what the system said.
+    pub errno: Option<c_int>,
+}
+
+impl fmt::Display for GaiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.errno {
+            Some(errno) => io::Error::from_raw_os_error(errno).fmt(f),
+            None => f.write_str(&self.message),
+        }
+    }
+}
+
+impl std::error::Error for GaiError {}
 
 pub(crate) fn getaddrinfo(
     host: Option<&CStr>,

@@ -208,7 +208,7 @@ pub(super) fn remove(
 
 fn cancel(py: Python<'_>, handle: Option<Obj>) -> PyResult<()> {
     match handle {
-        Some(handle) => to_py(py, handle::methods::cancel(py, &handle)).map(drop),
+        Some(handle) => to_py(py, handle::cancel(py, &handle)),
         None => Ok(()),
     }
 }

@@ -2,6 +2,8 @@
 
 use pyo3::{PyErr, Python, ffi};
 
+use super::obj::Obj;
+
 unsafe extern "C" {
     /// Gives a dead object (from a freelist) its first reference again. Exported by every supported version.
     pub(crate) fn _Py_NewReference(object: *mut ffi::PyObject);
@@ -18,6 +20,47 @@ pub(crate) fn take_raised(py: Python<'_>) -> Option<PyErr> {
 pub(crate) fn restore_raised(py: Python<'_>, pending: Option<PyErr>) {
     if let Some(err) = pending {
         err.restore(py);
+    }
+}
+
+/// Takes the exception (an instance, with its traceback) out of the thread state of the caller, who holds the GIL.
+pub(crate) fn take_exception() -> Option<Obj> {
+    #[cfg(Py_3_12)]
+    // SAFETY: the call gives its reference to us, or null.
+    unsafe {
+        Obj::from_owned_opt(ffi::PyErr_GetRaisedException())
+    }
+    #[cfg(not(Py_3_12))]
+    {
+        let (mut class, mut value, mut traceback) = (std::ptr::null_mut(), std::ptr::null_mut(), std::ptr::null_mut());
+        // SAFETY: the three references become ours; normalising replaces them in place (all null: it does nothing); the
+        // class is no longer needed.
+        unsafe {
+            ffi::PyErr_Fetch(&mut class, &mut value, &mut traceback);
+            ffi::PyErr_NormalizeException(&mut class, &mut value, &mut traceback);
+            if !traceback.is_null() {
+                ffi::PyException_SetTraceback(value, traceback);
+            }
+            drop(Obj::from_owned_opt(class));
+            drop(Obj::from_owned_opt(traceback));
+            Obj::from_owned_opt(value)
+        }
+    }
+}
+
+/// Puts `exception`, an instance, into the thread state of the caller as it is.
+pub(crate) fn put_exception(exception: Obj) {
+    #[cfg(Py_3_12)]
+    // SAFETY: an exception instance whose reference is given away.
+    unsafe {
+        ffi::PyErr_SetRaisedException(exception.into_ptr());
+    }
+    #[cfg(not(Py_3_12))]
+    // SAFETY: class, instance and traceback are new references that the call takes.
+    unsafe {
+        let class = Obj::from_borrowed(exception.type_ptr().cast());
+        let traceback = ffi::PyException_GetTraceback(exception.as_ptr());
+        ffi::PyErr_Restore(class.into_ptr(), exception.into_ptr(), traceback);
     }
 }
 

@@ -4,50 +4,18 @@ use std::mem::ManuallyDrop;
 
 use pyo3::{Python, ffi};
 
+use super::compat;
 use super::obj::Obj;
 use super::{Raised, RawResult};
 
 /// Takes the exception (an instance, with its traceback) out of the thread state.
-#[cfg(Py_3_12)]
 pub(crate) fn fetch(_py: Python<'_>, _raised: Raised) -> Obj {
-    // SAFETY: `Raised` says that an exception is set; the call gives its reference to us.
-    unsafe { Obj::from_owned_opt(ffi::PyErr_GetRaisedException()) }.expect("an exception is set")
-}
-
-/// Takes the exception (an instance, with its traceback) out of the thread state.
-#[cfg(not(Py_3_12))]
-pub(crate) fn fetch(_py: Python<'_>, _raised: Raised) -> Obj {
-    let (mut class, mut value, mut traceback) = (std::ptr::null_mut(), std::ptr::null_mut(), std::ptr::null_mut());
-    // SAFETY: the three references become ours; normalising replaces them in place; the class is no longer needed.
-    unsafe {
-        ffi::PyErr_Fetch(&mut class, &mut value, &mut traceback);
-        ffi::PyErr_NormalizeException(&mut class, &mut value, &mut traceback);
-        if !traceback.is_null() {
-            ffi::PyException_SetTraceback(value, traceback);
-        }
-        drop(Obj::from_owned_opt(class));
-        drop(Obj::from_owned_opt(traceback));
-        Obj::from_owned_opt(value).expect("an exception is set")
-    }
+    compat::take_exception().expect("an exception is set")
 }
 
 /// Puts `exception` into the thread state as it is.
-#[cfg(Py_3_12)]
 pub(crate) fn restore(_py: Python<'_>, exception: Obj) -> Raised {
-    // SAFETY: an exception instance whose reference is given away.
-    unsafe { ffi::PyErr_SetRaisedException(exception.into_ptr()) };
-    Raised
-}
-
-/// Puts `exception` into the thread state as it is.
-#[cfg(not(Py_3_12))]
-pub(crate) fn restore(_py: Python<'_>, exception: Obj) -> Raised {
-    // SAFETY: class, instance and traceback are new references that the call takes.
-    unsafe {
-        let class = Obj::from_borrowed(exception.type_ptr().cast());
-        let traceback = ffi::PyException_GetTraceback(exception.as_ptr());
-        ffi::PyErr_Restore(class.into_ptr(), exception.into_ptr(), traceback);
-    }
+    compat::put_exception(exception);
     Raised
 }
 

@@ -9,13 +9,14 @@ use std::ptr::NonNull;
 
 use pyo3::exceptions::PyAttributeError;
 use pyo3::prelude::*;
+use pyo3::pyclass::CompareOp;
 use pyo3::{PyErr, ffi};
 
 use super::fastcall::Args;
 use super::instance::{self, Class, Data, Ref};
 use super::obj::Obj;
 use super::typespec::TypeBuilder;
-use super::{Raised, RawResult, entry, entry_int};
+use super::{Raised, RawResult, entry, entry_hash, entry_int};
 
 /// What one step of an iterator or of `am_send` gave.
 pub(crate) enum Step {
@@ -49,6 +50,8 @@ function!(OneArg, (&Obj), Obj);
 function!(Fastcall, (&Args<'_>), Obj);
 function!(Setter, (&Obj), ());
 function!(Init, (&Obj, Option<&Obj>), ());
+function!(Hash, (), isize);
+function!(Compare, (&Obj, CompareOp), Obj);
 function!(Next, (), Option<Obj>);
 function!(Send, (&Obj), Step);
 
@@ -111,6 +114,24 @@ impl<T: Data> Table<T> {
         self.map(|builder| builder.slot(ffi::Py_tp_repr, unary::<T, F> as *mut _))
     }
 
+    pub(crate) fn hash<F: Hash<T>>(self, _f: F) -> Self {
+        self.map(|builder| builder.slot(ffi::Py_tp_hash, hash::<T, F> as *mut _))
+    }
+
+    /// All six comparisons. A type that has them has no hash unless it names one.
+    pub(crate) fn compare<F: Compare<T>>(self, _f: F) -> Self {
+        self.map(|builder| builder.slot(ffi::Py_tp_richcompare, compare::<T, F> as *mut _))
+    }
+
+    /// Instances of a type on `object` can be referenced weakly: `offset` is where in `T` the head of the list is, a null
+    /// pointer that only the interpreter writes.
+    pub(crate) fn weak_references(self, offset: usize) -> Self {
+        let word = size_of::<*mut ffi::PyObject>();
+        assert!(offset.is_multiple_of(word) && offset + word <= size_of::<T>(), "the head of the list is a word of the value");
+        let start = Class::<T>::offset_on(std::ptr::null_mut());
+        self.map(|builder| builder.offset_member(c"__weaklistoffset__", start + offset))
+    }
+
     pub(crate) fn iter<F: NoArgs<T>>(self, _f: F) -> Self {
         self.map(|builder| builder.slot(ffi::Py_tp_iter, unary::<T, F> as *mut _))
     }
@@ -151,6 +172,24 @@ unsafe extern "C" fn noargs<T: Data, F: NoArgs<T>>(
 unsafe extern "C" fn unary<T: Data, F: NoArgs<T>>(this: *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: as in `noargs`; slots are called for instances of their type.
     entry(|py| conjure::<F>()(py, unsafe { Ref::<T>::view(&this) }))
+}
+
+unsafe extern "C" fn hash<T: Data, F: Hash<T>>(this: *mut ffi::PyObject) -> ffi::Py_hash_t {
+    // SAFETY: as in `unary`.
+    entry_hash(|py| conjure::<F>()(py, unsafe { Ref::<T>::view(&this) }))
+}
+
+unsafe extern "C" fn compare<T: Data, F: Compare<T>>(
+    this: *mut ffi::PyObject,
+    other: *mut ffi::PyObject,
+    op: c_int,
+) -> *mut ffi::PyObject {
+    entry(|py| {
+        let op = CompareOp::from_raw(op).expect("one of the six comparisons");
+        // SAFETY: as in `unary`: the interpreter swaps the operands and the comparison before it calls the slot of the
+        // second one; `other` is alive during the call.
+        conjure::<F>()(py, unsafe { Ref::<T>::view(&this) }, unsafe { Obj::view(&other) }, op)
+    })
 }
 
 unsafe extern "C" fn getter<T: Data, F: NoArgs<T>>(

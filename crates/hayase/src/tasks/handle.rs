@@ -2,15 +2,18 @@
 //!
 //! The same methods, errors and reports as `asyncio.events.Handle`. Arguments are packed: none, the single one itself,
 //! or a tuple, so that the usual callback with one argument needs no tuple.
+//!
+//! `__class__` answers asyncio's class, so `isinstance(handle, asyncio.Handle)` holds without its eight slots in every
+//! instance.
 
-use std::ffi::c_int;
 use std::mem::offset_of;
 
 use driver::TimerKey;
 use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString, PyTuple};
+use pyo3::pyclass::CompareOp;
+use pyo3::types::{PyDict, PyFloat, PyModule, PyString, PyTuple};
 
 use super::current;
 use super::future::is_set_result;
@@ -22,6 +25,7 @@ use crate::raw::fastcall::Rest;
 use crate::raw::handled::while_handling;
 use crate::raw::instance::{Class, Data, Ref, Visitor};
 use crate::raw::obj::Obj;
+use crate::raw::table::Table;
 use crate::raw::{Raised, RawResult, to_py, to_raw};
 use crate::raw::{compat, context};
 
@@ -54,7 +58,7 @@ pub(crate) struct TimerData {
 }
 
 impl HandleData {
-    pub(crate) const WEAK_REFERENCES: usize = offset_of!(HandleData, weak_references);
+    const WEAK_REFERENCES: usize = offset_of!(HandleData, weak_references);
 
     fn new(
         py: Python<'_>,
@@ -104,12 +108,8 @@ impl HandleData {
 }
 
 impl TimerData {
-    pub(crate) const WEAK_REFERENCES: usize =
+    const WEAK_REFERENCES: usize =
         offset_of!(TimerData, handle) + HandleData::WEAK_REFERENCES;
-
-    pub(crate) fn when(&self) -> f64 {
-        self.when
-    }
 }
 
 impl Data for HandleData {
@@ -137,6 +137,40 @@ impl Data for TimerData {
     }
     fn clear(&self) {
         self.handle.clear_all();
+    }
+}
+
+/// What the methods that both types share need of each.
+trait AnyHandle: Data {
+    fn handle(&self) -> &HandleData;
+    /// Takes the place in the queue of timers, if it has one.
+    fn take_key(&self) -> Option<TimerKey>;
+    fn asyncio_class(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>>;
+}
+
+impl AnyHandle for HandleData {
+    #[inline]
+    fn handle(&self) -> &HandleData {
+        self
+    }
+    fn take_key(&self) -> Option<TimerKey> {
+        None
+    }
+    fn asyncio_class(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+        imports::handle_class(py)
+    }
+}
+
+impl AnyHandle for TimerData {
+    #[inline]
+    fn handle(&self) -> &HandleData {
+        &self.handle
+    }
+    fn take_key(&self) -> Option<TimerKey> {
+        self.key.replace(None)
+    }
+    fn asyncio_class(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+        imports::timer_handle_class(py)
     }
 }
 
@@ -311,144 +345,173 @@ fn source_traceback_of<'py>(py: Python<'py>, this: &HandleData) -> Option<Bound<
     (!debug.is_instance_of::<PyString>()).then_some(debug)
 }
 
-/// Bodies of the methods and getters; `raw/handle.rs` names them.
-pub(crate) mod methods {
-    use super::*;
+/// `handle.cancel()`
+pub(crate) fn cancel(py: Python<'_>, handle: &Obj) -> RawResult<()> {
+    match Ref::<TimerData>::view_obj(handle) {
+        Some(timer) => cancel_any(py, timer),
+        None => cancel_any(py, Ref::<HandleData>::view_obj(handle).expect("a Handle or a TimerHandle")),
+    }
+}
 
-    pub(crate) fn cancel(py: Python<'_>, this: &Obj) -> RawResult<Obj> {
-        let handle = data(this);
-        if !handle.cancelled.replace(true) {
-            if handle
-                .event_loop
-                .scheduler()
-                .is_some_and(|scheduler| scheduler.debug.get())
-            {
-                // The callback is gone after this, and a slow-callback warning may still want to name it.
-                let text = repr(py, this)?;
-                handle.debug.set(Some(text));
+fn cancel_any<T: AnyHandle>(py: Python<'_>, this: &Ref<T>) -> RawResult<()> {
+    let handle = this.handle();
+    if handle.cancelled.replace(true) {
+        return Ok(());
+    }
+    if handle.event_loop.scheduler().is_some_and(|scheduler| scheduler.debug.get()) {
+        // The callback is gone after this, and a slow-callback warning may still want to name it.
+        let text = repr(py, this)?;
+        handle.debug.set(Some(text));
+    }
+    let queued = this
+        .take_key()
+        .and_then(|key| handle.event_loop.scheduler().and_then(|scheduler| scheduler.cancel_timer(py, key)));
+    handle.callback.set(None);
+    handle.args.set(None);
+    drop(queued);
+    Ok(())
+}
+
+/// Names that both types share.
+fn common<T: AnyHandle>(table: Table<T>) -> Table<T> {
+    table
+        .noargs(c"cancel", c"Cancel the callback; does nothing if it was cancelled or has run.", cancel_method::<T>)
+        .noargs(c"cancelled", c"Whether the callback was cancelled.", cancelled::<T>)
+        .noargs(c"_run", c"Run the callback in its context.", run_method::<T>)
+        .noargs(c"get_context", c"The contextvars.Context of the callback.", get_context::<T>)
+        .noargs(c"_repr_info", c"The parts of the repr.", repr_info::<T>)
+        .get(c"_callback", get_callback::<T>)
+        .get(c"_args", get_args::<T>)
+        .get(c"_context", get_context::<T>)
+        .get(c"_cancelled", cancelled::<T>)
+        .get(c"_loop", get_event_loop::<T>)
+        .get(c"_source_traceback", source_traceback::<T>)
+        .get(c"_repr", stored_repr::<T>)
+        .get(c"__class__", asyncio_class::<T>)
+        .repr(repr::<T>)
+}
+
+/// Makes both types and puts them into the module.
+pub(crate) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()> {
+    const DISALLOW: u64 = ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION;
+    const HANDLE_DOC: &std::ffi::CStr = c"A callback that was given to the loop; call_soon() makes it.";
+    const TIMER_DOC: &std::ffi::CStr = c"A callback with a time; call_later() and call_at() make it.";
+    let no_base = std::ptr::null_mut();
+
+    let handle = common(Table::<HandleData>::new(c"hayase._core.Handle", HANDLE_DOC, no_base, DISALLOW))
+        .weak_references(HandleData::WEAK_REFERENCES);
+    to_py(py, handle.build(no_base))?;
+    let timer = common(Table::<TimerData>::new(c"hayase._core.TimerHandle", TIMER_DOC, no_base, DISALLOW))
+        .noargs(c"when", c"When it is due, in seconds of loop.time().", when)
+        .get(c"_when", when)
+        .get(c"_scheduled", scheduled)
+        .hash(timer_hash)
+        .compare(timer_compare)
+        .weak_references(TimerData::WEAK_REFERENCES);
+    to_py(py, timer.build(no_base))?;
+
+    module.add("Handle", HandleData::class().type_obj().into_bound(py))?;
+    module.add("TimerHandle", TimerData::class().type_obj().into_bound(py))
+}
+
+fn cancel_method<T: AnyHandle>(py: Python<'_>, this: &Ref<T>) -> RawResult<Obj> {
+    cancel_any(py, this)?;
+    Ok(Obj::none(py))
+}
+
+fn cancelled<T: AnyHandle>(py: Python<'_>, this: &Ref<T>) -> RawResult<Obj> {
+    Ok(Obj::bool(py, this.handle().cancelled.get()))
+}
+
+fn run_method<T: AnyHandle>(py: Python<'_>, this: &Ref<T>) -> RawResult<Obj> {
+    run(py, this.as_obj())?;
+    Ok(Obj::none(py))
+}
+
+fn get_context<T: AnyHandle>(py: Python<'_>, this: &Ref<T>) -> RawResult<Obj> {
+    Ok(this.handle().context.get().unwrap_or_else(|| Obj::none(py)))
+}
+
+fn get_callback<T: AnyHandle>(py: Python<'_>, this: &Ref<T>) -> RawResult<Obj> {
+    Ok(this.handle().callback.get().unwrap_or_else(|| Obj::none(py)))
+}
+
+fn get_args<T: AnyHandle>(py: Python<'_>, this: &Ref<T>) -> RawResult<Obj> {
+    let handle = this.handle();
+    if handle.callback.is_none() {
+        return Ok(Obj::none(py));
+    }
+    to_raw(py, args_tuple(py, handle)).map(Obj::from_bound)
+}
+
+fn get_event_loop<T: AnyHandle>(py: Python<'_>, this: &Ref<T>) -> RawResult<Obj> {
+    Ok(this.handle().event_loop.object().unwrap_or_else(|| Obj::none(py)))
+}
+
+fn source_traceback<T: AnyHandle>(py: Python<'_>, this: &Ref<T>) -> RawResult<Obj> {
+    Ok(source_traceback_of(py, this.handle()).map_or_else(|| Obj::none(py), Obj::from_bound))
+}
+
+fn stored_repr<T: AnyHandle>(py: Python<'_>, this: &Ref<T>) -> RawResult<Obj> {
+    match this.handle().debug.get() {
+        Some(debug) if debug.borrow(py).is_instance_of::<PyString>() => Ok(debug),
+        _ => Ok(Obj::none(py)),
+    }
+}
+
+fn asyncio_class<T: AnyHandle>(py: Python<'_>, _this: &Ref<T>) -> RawResult<Obj> {
+    imports::raw(py, T::asyncio_class(py))
+}
+
+/// asyncio's own function makes the parts: it reads only attributes that we answer.
+fn repr_info<T: AnyHandle>(py: Python<'_>, this: &Ref<T>) -> RawResult<Obj> {
+    static REPR_INFO: Name = Name::new(c"_repr_info");
+    let class = asyncio_class(py, this)?;
+    let function = call::getattr(py, &class, &REPR_INFO)?;
+    call::call1(py, &function, this.as_obj())
+}
+
+fn repr<T: AnyHandle>(py: Python<'_>, this: &Ref<T>) -> RawResult<Obj> {
+    let stored = stored_repr(py, this)?;
+    if !stored.is_none() {
+        return Ok(stored);
+    }
+    let parts = repr_info(py, this)?;
+    let parts: Vec<String> = to_raw(py, parts.borrow(py).extract())?;
+    Ok(Obj::from_bound(PyString::new(py, &format!("<{}>", parts.join(" ")))))
+}
+
+fn when(py: Python<'_>, this: &Ref<TimerData>) -> RawResult<Obj> {
+    Ok(Obj::from_bound(PyFloat::new(py, this.when)))
+}
+
+fn scheduled(py: Python<'_>, this: &Ref<TimerData>) -> RawResult<Obj> {
+    Ok(Obj::bool(py, this.key.get().is_some()))
+}
+
+fn timer_hash(py: Python<'_>, this: &Ref<TimerData>) -> RawResult<isize> {
+    to_raw(py, PyFloat::new(py, this.when).hash())
+}
+
+/// Comparisons are asyncio's own functions, which compare `_when` (and the rest for `==`).
+fn timer_compare(py: Python<'_>, this: &Ref<TimerData>, other: &Obj, op: CompareOp) -> RawResult<Obj> {
+    let name = match op {
+        CompareOp::Lt => "__lt__",
+        CompareOp::Le => "__le__",
+        CompareOp::Gt => "__gt__",
+        CompareOp::Ge => "__ge__",
+        CompareOp::Eq => "__eq__",
+        CompareOp::Ne => {
+            let equal = timer_compare(py, this, other, CompareOp::Eq)?.into_bound(py);
+            if equal.is(py.NotImplemented()) {
+                return Ok(Obj::from_bound(equal));
             }
-            let queued = Ref::<TimerData>::view_obj(this)
-                .and_then(|timer| timer.key.replace(None))
-                .and_then(|key| {
-                    handle
-                        .event_loop
-                        .scheduler()
-                        .and_then(|scheduler| scheduler.cancel_timer(py, key))
-                });
-            handle.callback.set(None);
-            handle.args.set(None);
-            drop(queued);
+            return Ok(Obj::bool(py, !to_raw(py, equal.is_truthy())?));
         }
-        Ok(Obj::none(py))
-    }
-
-    pub(crate) fn cancelled(py: Python<'_>, this: &Obj) -> RawResult<Obj> {
-        Ok(Obj::bool(py, data(this).cancelled.get()))
-    }
-
-    pub(crate) fn run(py: Python<'_>, this: &Obj) -> RawResult<Obj> {
-        super::run(py, this)?;
-        Ok(Obj::none(py))
-    }
-
-    pub(crate) fn get_context(py: Python<'_>, this: &Obj) -> RawResult<Obj> {
-        Ok(data(this).context.get().unwrap_or_else(|| Obj::none(py)))
-    }
-
-    pub(crate) fn callback(py: Python<'_>, this: &Obj) -> RawResult<Obj> {
-        Ok(data(this).callback.get().unwrap_or_else(|| Obj::none(py)))
-    }
-
-    pub(crate) fn args(py: Python<'_>, this: &Obj) -> RawResult<Obj> {
-        let handle = data(this);
-        if handle.callback.is_none() {
-            return Ok(Obj::none(py));
-        }
-        to_raw(py, args_tuple(py, handle)).map(Obj::from_bound)
-    }
-
-    pub(crate) fn event_loop(py: Python<'_>, this: &Obj) -> RawResult<Obj> {
-        Ok(data(this)
-            .event_loop
-            .object()
-            .unwrap_or_else(|| Obj::none(py)))
-    }
-
-    pub(crate) fn source_traceback(py: Python<'_>, this: &Obj) -> RawResult<Obj> {
-        Ok(source_traceback_of(py, data(this)).map_or_else(|| Obj::none(py), Obj::from_bound))
-    }
-
-    pub(crate) fn stored_repr(py: Python<'_>, this: &Obj) -> RawResult<Obj> {
-        match data(this).debug.get() {
-            Some(debug) if debug.borrow(py).is_instance_of::<PyString>() => Ok(debug),
-            _ => Ok(Obj::none(py)),
-        }
-    }
-
-    pub(crate) fn asyncio_class(py: Python<'_>, this: &Obj) -> RawResult<Obj> {
-        imports::raw(py, class_of(py, this))
-    }
-
-    fn class_of<'py>(py: Python<'py>, this: &Obj) -> PyResult<&'py Bound<'py, PyAny>> {
-        if TimerData::class().is_exact(this.as_ptr()) {
-            imports::timer_handle_class(py)
-        } else {
-            imports::handle_class(py)
-        }
-    }
-
-    /// asyncio's own function makes the parts: it reads only attributes that we answer.
-    pub(crate) fn repr_info(py: Python<'_>, this: &Obj) -> RawResult<Obj> {
-        static REPR_INFO: Name = Name::new(c"_repr_info");
-        let class = asyncio_class(py, this)?;
-        let function = call::getattr(py, &class, &REPR_INFO)?;
-        call::call1(py, &function, this)
-    }
-
-    pub(crate) fn repr(py: Python<'_>, this: &Obj) -> RawResult<Obj> {
-        let stored = stored_repr(py, this)?;
-        if !stored.is_none() {
-            return Ok(stored);
-        }
-        let parts = repr_info(py, this)?;
-        let parts: Vec<String> = to_raw(py, parts.borrow(py).extract())?;
-        Ok(Obj::from_bound(PyString::new(
-            py,
-            &format!("<{}>", parts.join(" ")),
-        )))
-    }
-
-    pub(crate) fn when(py: Python<'_>, this: &Obj) -> RawResult<Obj> {
-        let timer = Ref::<TimerData>::view_obj(this).expect("a TimerHandle");
-        Ok(Obj::from_bound(pyo3::types::PyFloat::new(py, timer.when)))
-    }
-
-    pub(crate) fn scheduled(py: Python<'_>, this: &Obj) -> RawResult<Obj> {
-        let timer = Ref::<TimerData>::view_obj(this).expect("a TimerHandle");
-        Ok(Obj::bool(py, timer.key.get().is_some()))
-    }
-
-    /// Comparisons are asyncio's own functions, which compare `_when` (and the rest for `==`).
-    pub(crate) fn compare(py: Python<'_>, this: &Obj, other: &Obj, op: c_int) -> RawResult<Obj> {
-        let name = match op {
-            ffi::Py_LT => "__lt__",
-            ffi::Py_LE => "__le__",
-            ffi::Py_GT => "__gt__",
-            ffi::Py_GE => "__ge__",
-            ffi::Py_EQ => "__eq__",
-            _ => {
-                let equal = compare(py, this, other, ffi::Py_EQ)?;
-                let equal = equal.into_bound(py);
-                if equal.is(py.NotImplemented()) {
-                    return Ok(Obj::from_bound(equal));
-                }
-                return Ok(Obj::bool(py, !to_raw(py, equal.is_truthy())?));
-            }
-        };
-        let result = imports::timer_handle_class(py)
-            .and_then(|class| class.call_method1(name, (this.borrow(py), other.borrow(py))));
-        to_raw(py, result).map(Obj::from_bound)
-    }
+    };
+    let result = imports::timer_handle_class(py)
+        .and_then(|class| class.call_method1(name, (this.as_obj().borrow(py), other.borrow(py))));
+    to_raw(py, result).map(Obj::from_bound)
 }
 
 /// For callers above that hold `PyResult`.
