@@ -7,7 +7,7 @@ use pyo3::types::{PyDict, PyTuple};
 use super::{Loop, debug, exceptions, signals, turn};
 use crate::interop::imports;
 use crate::raw::obj::Obj;
-use crate::raw::to_py;
+use crate::raw::{no_panic, to_py};
 use crate::runtime::coroutine::{self, Co};
 use crate::transports::stream;
 
@@ -46,7 +46,8 @@ pub(super) fn run_forever(this: &Bound<'_, Loop>) -> PyResult<()> {
     scheduler.running_thread.set(debug::thread_id(py)?);
     let outcome = start(this).and_then(|wakeup| {
         let object = Obj::from_any(this.as_any());
-        let ran = to_py(py, turn::run_turns(py, &object, event_loop));
+        // A loop that stays "running" after a bug of ours could never be closed.
+        let ran = no_panic(py, || to_py(py, turn::run_turns(py, &object, event_loop)));
         let stopped = signals::stop_listening(this, wakeup);
         ran.and(stopped)
     });

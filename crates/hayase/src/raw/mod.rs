@@ -121,6 +121,17 @@ pub(crate) fn entry_infallible<R>(default: R, body: impl FnOnce(Python<'_>) -> R
     catch_unwind(AssertUnwindSafe(|| body(py))).unwrap_or(default)
 }
 
+/// Runs a body that must be cleaned up after even if it panics: the panic becomes a `SystemError`.
+pub(crate) fn no_panic<T>(py: Python<'_>, body: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
+    match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(result) => result,
+        Err(payload) => {
+            panicked(py, payload);
+            Err(PyErr::fetch(py))
+        }
+    }
+}
+
 fn panicked(py: Python<'_>, payload: Box<dyn std::any::Any + Send>) {
     let text = payload
         .downcast_ref::<String>()
