@@ -16,7 +16,7 @@ use crate::raw::fastcall::{Args, FastMethod, add_method, type_error};
 use crate::raw::obj::Obj;
 use crate::raw::{RawResult, detached, to_raw};
 use crate::tasks;
-use crate::tasks::handle;
+use crate::tasks::handle::{self, When};
 use crate::tasks::ready::Ready;
 
 static CONTEXT: Name = Name::new(c"context");
@@ -130,7 +130,7 @@ fn call_later(py: Python<'_>, this: &Obj, event_loop: &Loop, args: &Args<'_>) ->
         // Whatever else can be added to a float; what cannot gets Python's own error.
         None => to_raw(py, delay.borrow(py).radd_to(now))?,
     };
-    arm(py, this, event_loop, when, args)
+    arm(py, this, event_loop, When::Float(when), args)
 }
 
 fn call_at(py: Python<'_>, this: &Obj, event_loop: &Loop, args: &Args<'_>) -> RawResult<Obj> {
@@ -139,9 +139,11 @@ fn call_at(py: Python<'_>, this: &Obj, event_loop: &Loop, args: &Args<'_>) -> Ra
     if when.is_none() {
         return Err(type_error(py, "when cannot be None".to_owned()));
     }
-    let when = match number(py, &when) {
-        Some(when) => when,
-        None => to_raw(py, when.borrow(py).extract())?,
+    let exact_int = when.borrow(py).is_exact_instance_of::<PyInt>();
+    let when = match (exact_int.then(|| when.borrow(py).extract()), number(py, &when)) {
+        (Some(Ok(seconds)), _) => When::Int(seconds),
+        (_, Some(seconds)) => When::Float(seconds),
+        (_, None) => When::Float(to_raw(py, when.borrow(py).extract())?),
     };
     arm(py, this, event_loop, when, args)
 }
@@ -150,7 +152,7 @@ fn arm(
     py: Python<'_>,
     this: &Obj,
     event_loop: &Loop,
-    when: f64,
+    when: When,
     args: &Args<'_>,
 ) -> RawResult<Obj> {
     let scheduler = &event_loop.runtime.scheduler;
@@ -170,7 +172,7 @@ fn arm(
         args.rest(2)?,
         context,
     )?;
-    let key = scheduler.insert_timer(py, deadline(when), timer.as_obj().clone());
+    let key = scheduler.insert_timer(py, deadline(when.seconds()), timer.as_obj().clone());
     handle::set_key(&timer, key);
     Ok(timer.into_obj())
 }

@@ -50,10 +50,27 @@ pub(crate) struct HandleData {
     cancelled: GilValue<bool>,
 }
 
+/// The time as it was given: `when()` gives an int back where `call_at` got one.
+#[derive(Clone, Copy)]
+pub(crate) enum When {
+    Float(f64),
+    Int(i64),
+}
+
+impl When {
+    /// Seconds on the clock of `loop.time()`.
+    pub(crate) fn seconds(self) -> f64 {
+        match self {
+            When::Float(seconds) => seconds,
+            When::Int(seconds) => seconds as f64,
+        }
+    }
+}
+
 #[repr(C)]
 pub(crate) struct TimerData {
     handle: HandleData,
-    when: f64,
+    when: When,
     key: GilValue<Option<TimerKey>>,
 }
 
@@ -194,7 +211,7 @@ pub(crate) fn make(
 pub(crate) fn make_timer(
     py: Python<'_>,
     event_loop: LoopRef,
-    when: f64,
+    when: When,
     callback: Obj,
     args: Rest,
     context: Option<Obj>,
@@ -482,7 +499,10 @@ fn repr<T: AnyHandle>(py: Python<'_>, this: &Ref<T>) -> RawResult<Obj> {
 }
 
 fn when(py: Python<'_>, this: &Ref<TimerData>) -> RawResult<Obj> {
-    Ok(Obj::from_bound(PyFloat::new(py, this.when)))
+    match this.when {
+        When::Float(seconds) => Ok(Obj::from_bound(PyFloat::new(py, seconds))),
+        When::Int(seconds) => to_raw(py, seconds.into_pyobject(py).map_err(PyErr::from)).map(Obj::from_bound),
+    }
 }
 
 fn scheduled(py: Python<'_>, this: &Ref<TimerData>) -> RawResult<Obj> {
@@ -490,7 +510,7 @@ fn scheduled(py: Python<'_>, this: &Ref<TimerData>) -> RawResult<Obj> {
 }
 
 fn timer_hash(py: Python<'_>, this: &Ref<TimerData>) -> RawResult<isize> {
-    to_raw(py, PyFloat::new(py, this.when).hash())
+    to_raw(py, PyFloat::new(py, this.when.seconds()).hash())
 }
 
 /// Comparisons are asyncio's own functions, which compare `_when` (and the rest for `==`).
