@@ -24,10 +24,7 @@ fn main() {
     for _ in 0..20 {
         let mut queue = TimerQueue::new();
         let mut clock = Stopwatch::start();
-        let keys: Vec<_> = deadlines
-            .iter()
-            .map(|at| queue.insert(*at, 0usize))
-            .collect();
+        let keys: Vec<_> = deadlines.iter().map(|at| queue.insert(*at, 0usize)).collect();
         clock.lap(&mut best[0]);
         queue.next_deadline();
         clock = Stopwatch::start();
@@ -71,21 +68,9 @@ fn main() {
         while heap.pop().is_some() {}
         clock.lap(&mut heap_best[1]);
     }
-    println!(
-        "{:34} {:7.1} ns",
-        "for comparison: heap, insert", heap_best[0]
-    );
-    println!(
-        "{:34} {:7.1} ns",
-        "for comparison: heap, pop all", heap_best[1]
-    );
-    let names = [
-        "insert",
-        "cancel all",
-        "pop all in order",
-        "insert, look, cancel",
-        "pop one, insert one, of 100,000",
-    ];
+    println!("{:34} {:7.1} ns", "for comparison: heap, insert", heap_best[0]);
+    println!("{:34} {:7.1} ns", "for comparison: heap, pop all", heap_best[1]);
+    let names = ["insert", "cancel all", "pop all in order", "insert, look, cancel", "pop one, insert one, of 100,000"];
     for (name, nanos) in names.iter().zip(best) {
         println!("{name:34} {nanos:7.1} ns");
     }

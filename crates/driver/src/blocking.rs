@@ -59,12 +59,7 @@ impl BlockingPool {
 
     /// At most `threads_max` threads (at least one), each of which ends after `idle_max` without work.
     pub fn with_limits(threads_max: usize, idle_max: Duration) -> BlockingPool {
-        let state = State {
-            queue: VecDeque::new(),
-            threads: 0,
-            idle: 0,
-            closed: false,
-        };
+        let state = State { queue: VecDeque::new(), threads: 0, idle: 0, closed: false };
         BlockingPool {
             shared: Arc::new(Shared {
                 state: Mutex::new(state),
@@ -86,9 +81,7 @@ impl BlockingPool {
         let somebody_free = state.idle > state.queue.len();
         if !somebody_free && state.threads < self.shared.threads_max {
             let shared = Arc::clone(&self.shared);
-            let spawned = thread::Builder::new()
-                .name("hayase-blocking".into())
-                .spawn(move || shared.work());
+            let spawned = thread::Builder::new().name("hayase-blocking".into()).spawn(move || shared.work());
             match spawned {
                 Ok(_detached) => state.threads += 1,
                 // The others will come to it.
@@ -104,11 +97,7 @@ impl BlockingPool {
 
     /// Threads that exist now.
     pub fn thread_count(&self) -> usize {
-        if self.process.is_foreign() {
-            0
-        } else {
-            self.shared.lock().threads
-        }
+        if self.process.is_foreign() { 0 } else { self.shared.lock().threads }
     }
 }
 
@@ -129,9 +118,7 @@ impl Drop for BlockingPool {
 
 impl fmt::Debug for BlockingPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BlockingPool")
-            .field("threads", &self.thread_count())
-            .finish_non_exhaustive()
+        f.debug_struct("BlockingPool").field("threads", &self.thread_count()).finish_non_exhaustive()
     }
 }
 
@@ -161,10 +148,8 @@ impl Shared {
                 return None;
             }
             state.idle += 1;
-            let (woken, wait) = self
-                .work_came
-                .wait_timeout(state, self.idle_max)
-                .unwrap_or_else(PoisonError::into_inner);
+            let (woken, wait) =
+                self.work_came.wait_timeout(state, self.idle_max).unwrap_or_else(PoisonError::into_inner);
             state = woken;
             state.idle -= 1;
             if wait.timed_out() && state.queue.is_empty() {
@@ -231,11 +216,7 @@ pub fn getaddrinfo(
     protocol: c_int,
     flags: c_int,
 ) -> Result<Vec<AddrInfo>, GaiError> {
-    resolve::getaddrinfo(
-        host,
-        service,
-        resolve::hints(flags, family, socktype, protocol),
-    )
+    resolve::getaddrinfo(host, service, resolve::hints(flags, family, socktype, protocol))
 }
 
 /// Host and service of an address, and blocks unless `NI_NUMERICHOST | NI_NUMERICSERV`.
@@ -252,8 +233,7 @@ mod tests {
     fn jobs_run_and_a_panic_ends_only_its_job() {
         let pool = BlockingPool::with_limits(1, Duration::from_secs(60));
         let (send, receive) = mpsc::channel();
-        pool.spawn(|| panic!("this panic belongs to the test"))
-            .unwrap();
+        pool.spawn(|| panic!("this panic belongs to the test")).unwrap();
         pool.spawn(move || send.send(7).unwrap()).unwrap();
         assert_eq!(receive.recv(), Ok(7));
         assert_eq!(pool.thread_count(), 1);
@@ -321,8 +301,7 @@ mod tests {
 
     #[test]
     fn a_name_where_a_number_is_due_is_the_resolvers_own_error() {
-        let error =
-            getaddrinfo(Some(c"no number"), None, 0, 0, 0, libc::AI_NUMERICHOST).unwrap_err();
+        let error = getaddrinfo(Some(c"no number"), None, 0, 0, 0, libc::AI_NUMERICHOST).unwrap_err();
         assert_eq!((error.code, error.errno), (libc::EAI_NONAME, None));
         assert!(!error.message.is_empty());
     }
@@ -330,12 +309,8 @@ mod tests {
     #[test]
     fn an_address_gives_its_numbers_back() {
         let sockaddr = socket_addr_to_bytes(&"127.0.0.1:8080".parse().unwrap());
-        let (host, service) =
-            getnameinfo(&sockaddr, libc::NI_NUMERICHOST | libc::NI_NUMERICSERV).unwrap();
-        assert_eq!(
-            (host.as_c_str(), service.as_c_str()),
-            (c"127.0.0.1", c"8080")
-        );
+        let (host, service) = getnameinfo(&sockaddr, libc::NI_NUMERICHOST | libc::NI_NUMERICSERV).unwrap();
+        assert_eq!((host.as_c_str(), service.as_c_str()), (c"127.0.0.1", c"8080"));
         assert_eq!(getnameinfo(&[], 0).unwrap_err().code, libc::EAI_FAMILY);
     }
 }

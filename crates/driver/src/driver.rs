@@ -39,11 +39,7 @@ impl Driver {
         let process = ProcessMark::here();
         let event_fd = EventFd::new()?;
         let epoll = Epoll::new(&event_fd)?;
-        Ok(Driver {
-            backend: Backend::Epoll(epoll),
-            waker: Waker::new(Alarm::EventFd(event_fd), process),
-            process,
-        })
+        Ok(Driver { backend: Backend::Epoll(epoll), waker: Waker::new(Alarm::EventFd(event_fd), process), process })
     }
 
     /// A driver on a world in memory that repeats itself with the same seed. [`simulation`](Self::simulation) scripts that world.
@@ -51,11 +47,7 @@ impl Driver {
         let process = ProcessMark::here();
         let world = Arc::new(World::new(seed));
         let waker = Waker::new(Alarm::Bell(Arc::clone(&world) as Arc<dyn Bell>), process);
-        Driver {
-            backend: Backend::Sim(world),
-            waker,
-            process,
-        }
+        Driver { backend: Backend::Sim(world), waker, process }
     }
 
     /// The world of a simulated driver.
@@ -132,16 +124,9 @@ impl Driver {
             return Ok(());
         }
         let Ok(pending) = self.waker.state().fall_asleep() else {
-            return Err(io::Error::new(
-                io::ErrorKind::ResourceBusy,
-                "another thread waits on this driver",
-            ));
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, "another thread waits on this driver"));
         };
-        let timeout = if pending.0 {
-            Some(Duration::ZERO)
-        } else {
-            timeout
-        };
+        let timeout = if pending.0 { Some(Duration::ZERO) } else { timeout };
         match self.wait_backend(events, timeout) {
             Ok(()) => {
                 events.woken = self.waker.state().get_up();
@@ -166,10 +151,7 @@ impl Driver {
     pub fn shut_down(&self) -> io::Result<()> {
         // A sleeper of the parent did not come along into a child.
         if self.waker.state().fall_asleep().is_err() && !self.is_foreign_process() {
-            return Err(io::Error::new(
-                io::ErrorKind::ResourceBusy,
-                "a thread waits on this driver",
-            ));
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, "a thread waits on this driver"));
         }
         match &self.backend {
             Backend::Epoll(epoll) => epoll.close(),
@@ -210,12 +192,7 @@ impl Driver {
     }
 
     /// Receives up to `max` bytes into the spare capacity of `bytes`, which must have so much.
-    pub(crate) fn recv_appending(
-        &self,
-        fd: RawFd,
-        bytes: &mut Vec<u8>,
-        max: usize,
-    ) -> io::Result<usize> {
+    pub(crate) fn recv_appending(&self, fd: RawFd, bytes: &mut Vec<u8>, max: usize) -> io::Result<usize> {
         debug_assert!(bytes.capacity() - bytes.len() >= max);
         match &self.backend {
             Backend::Epoll(_) => socket::recv_appending(fd, bytes, max),
@@ -353,33 +330,20 @@ mod tests {
         let driver = Driver::epoll().unwrap();
         let (a, b) = UnixStream::pair().unwrap();
         let mut events = Events::with_capacity(4);
-        driver
-            .watch(a.as_raw_fd(), Interest::WRITABLE, Token(1))
-            .unwrap();
+        driver.watch(a.as_raw_fd(), Interest::WRITABLE, Token(1)).unwrap();
         assert!(!driver.is_foreign_process());
         let kept = in_child(|| {
             driver.waker().wake();
             let mut events = Events::with_capacity(4);
             driver.is_foreign_process()
-                && driver
-                    .watch(b.as_raw_fd(), Interest::WRITABLE, Token(2))
-                    .is_err()
-                && driver
-                    .rewatch(a.as_raw_fd(), Interest::READABLE, Token(2))
-                    .is_err()
+                && driver.watch(b.as_raw_fd(), Interest::WRITABLE, Token(2)).is_err()
+                && driver.rewatch(a.as_raw_fd(), Interest::READABLE, Token(2)).is_err()
                 && driver.unwatch(a.as_raw_fd()).is_ok()
                 && driver.wait(&mut events, Some(Duration::ZERO)).is_err()
         });
         assert!(kept);
         driver.wait(&mut events, Some(Duration::ZERO)).unwrap();
-        assert_eq!(
-            events.get(0),
-            Some(Event {
-                token: Token(1),
-                readable: false,
-                writable: true
-            })
-        );
+        assert_eq!(events.get(0), Some(Event { token: Token(1), readable: false, writable: true }));
         assert_eq!((events.len(), events.woken()), (1, false));
     }
 
@@ -411,9 +375,7 @@ mod tests {
             let driver = Driver::epoll().unwrap();
             let (a, _b) = UnixStream::pair().unwrap();
             let mut events = Events::with_capacity(4);
-            driver
-                .watch(a.as_raw_fd(), Interest::WRITABLE, Token(1))
-                .unwrap();
+            driver.watch(a.as_raw_fd(), Interest::WRITABLE, Token(1)).unwrap();
             driver.wait(&mut events, None).unwrap();
             driver.waker().wake();
             events.len() == 1 && driver.take_wake()

@@ -82,11 +82,7 @@ impl Events {
     /// At most `capacity` events (at least one) are taken from the kernel at a time.
     pub fn with_capacity(capacity: usize) -> Events {
         let capacity = capacity.max(1);
-        Events {
-            list: Vec::with_capacity(capacity),
-            raw: RawEvents::with_capacity(capacity),
-            woken: false,
-        }
+        Events { list: Vec::with_capacity(capacity), raw: RawEvents::with_capacity(capacity), woken: false }
     }
 
     #[inline]
@@ -133,9 +129,6 @@ impl<'a> IntoIterator for &'a Events {
 
 impl fmt::Debug for Events {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Events")
-            .field("list", &self.list)
-            .field("woken", &self.woken)
-            .finish()
+        f.debug_struct("Events").field("list", &self.list).field("woken", &self.woken).finish()
     }
 }

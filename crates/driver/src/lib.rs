@@ -22,12 +22,11 @@ mod waker;
 
 pub use backend::sim::{Call, Simulation, Trouble};
 pub use blocking::{
-    AddrInfo, BlockingPool, GaiError, getaddrinfo, getnameinfo, socket_addr_from_bytes,
-    socket_addr_to_bytes,
+    AddrInfo, BlockingPool, GaiError, getaddrinfo, getnameinfo, socket_addr_from_bytes, socket_addr_to_bytes,
 };
 pub use buffers::{
-    FlowChange, FlowControl, IO_SLICES_MAX, IoSlices, LimitsError, Progress, ReadBuffer, Scan,
-    Separators, SeparatorsError, WriteQueue,
+    FlowChange, FlowControl, IO_SLICES_MAX, IoSlices, LimitsError, Progress, ReadBuffer, Scan, Separators,
+    SeparatorsError, WriteQueue,
 };
 pub use driver::Driver;
 pub use events::{Event, Events, Interest, Token};

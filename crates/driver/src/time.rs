@@ -71,10 +71,7 @@ mod tests {
     #[test]
     fn seconds_are_rounded_up_so_that_nothing_is_early() {
         assert_eq!(Time::from_secs_f64_ceil(1e-10), Time::from_nanos(1));
-        assert_eq!(
-            Time::from_secs_f64_ceil(1.5),
-            Time::from_nanos(1_500_000_000)
-        );
+        assert_eq!(Time::from_secs_f64_ceil(1.5), Time::from_nanos(1_500_000_000));
     }
 
     #[test]

@@ -127,19 +127,13 @@ impl<T> TimerQueue<T> {
                 slot
             }
             None => {
-                let slot = u32::try_from(self.slots.len())
-                    .ok()
-                    .filter(|slot| *slot != END_OF_FREE);
+                let slot = u32::try_from(self.slots.len()).ok().filter(|slot| *slot != END_OF_FREE);
                 self.slots.push(used);
                 slot.expect("fewer than 2^32 - 1 timers")
             }
         };
         self.live += 1;
-        let entry = Entry {
-            deadline,
-            serial,
-            slot,
-        };
+        let entry = Entry { deadline, serial, slot };
         self.staged.push(entry);
         if self.staged_earliest.is_none_or(|earliest| entry < earliest) {
             self.staged_earliest = Some(entry);
@@ -171,10 +165,7 @@ impl<T> TimerQueue<T> {
         if self.live == 0 {
             return None;
         }
-        if self
-            .staged_earliest
-            .is_some_and(|entry| !self.is_live(entry))
-        {
+        if self.staged_earliest.is_some_and(|entry| !self.is_live(entry)) {
             self.settle();
         }
         self.drop_dead_heads();
@@ -188,10 +179,7 @@ impl<T> TimerQueue<T> {
     /// The next value that is due, in the order (deadline, insertion). Call it until `None`.
     pub fn pop_expired(&mut self, now: Time) -> Option<T> {
         loop {
-            if self
-                .staged_earliest
-                .is_some_and(|entry| entry.deadline <= now)
-            {
+            if self.staged_earliest.is_some_and(|entry| entry.deadline <= now) {
                 self.settle();
             }
             let from_run = self.run.last().copied();
@@ -245,9 +233,7 @@ impl<T> TimerQueue<T> {
     fn take(&mut self, slot: u32, serial: u64) -> Option<T> {
         let place = self.slots.get_mut(slot as usize)?;
         match place {
-            Slot::Used {
-                serial: used_by, ..
-            } if *used_by == serial => {}
+            Slot::Used { serial: used_by, .. } if *used_by == serial => {}
             Slot::Used { .. } | Slot::Free { .. } => return None,
         }
         let taken = mem::replace(place, Slot::Free { next: self.free });
@@ -267,18 +253,10 @@ impl<T> TimerQueue<T> {
     }
 
     fn drop_dead_heads(&mut self) {
-        while self
-            .run
-            .last()
-            .is_some_and(|entry| !is_live(&self.slots, *entry))
-        {
+        while self.run.last().is_some_and(|entry| !is_live(&self.slots, *entry)) {
             self.run.pop();
         }
-        while self
-            .heap
-            .peek()
-            .is_some_and(|entry| !is_live(&self.slots, entry.0))
-        {
+        while self.heap.peek().is_some_and(|entry| !is_live(&self.slots, entry.0)) {
             self.heap.pop();
         }
     }
@@ -289,17 +267,11 @@ impl<T> TimerQueue<T> {
         let slots = &self.slots;
         self.staged_earliest = None;
         if self.staged.len() > SMALL && self.staged.len() >= self.run.len() / 2 {
-            self.run
-                .extend(self.staged.drain(..).filter(|entry| is_live(slots, *entry)));
+            self.run.extend(self.staged.drain(..).filter(|entry| is_live(slots, *entry)));
             // Latest first. The old run is recognised as sorted and only merged.
             self.run.sort_by(|a, b| b.cmp(a));
         } else {
-            self.heap.extend(
-                self.staged
-                    .drain(..)
-                    .filter(|entry| is_live(slots, *entry))
-                    .map(Reverse),
-            );
+            self.heap.extend(self.staged.drain(..).filter(|entry| is_live(slots, *entry)).map(Reverse));
         }
     }
 
@@ -355,9 +327,7 @@ fn is_live<T>(slots: &[Slot<T>], entry: Entry) -> bool {
 
 impl<T> fmt::Debug for TimerQueue<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TimerQueue")
-            .field("len", &self.live)
-            .finish_non_exhaustive()
+        f.debug_struct("TimerQueue").field("len", &self.live).finish_non_exhaustive()
     }
 }
 
@@ -411,21 +381,13 @@ mod tests {
     fn memory_returns_when_all_are_cancelled() {
         let mut queue = TimerQueue::new();
         let count = if cfg!(miri) { 1_000 } else { 100_000 };
-        let keys: Vec<_> = (0..count)
-            .map(|n: u32| queue.insert(at(u64::from(n ^ 0x5555)), n))
-            .collect();
+        let keys: Vec<_> = (0..count).map(|n: u32| queue.insert(at(u64::from(n ^ 0x5555)), n)).collect();
         queue.pop_expired(at(10));
         for key in keys {
             queue.cancel(key);
         }
         assert_eq!(queue.len(), 0);
-        let capacity = queue.staged.capacity()
-            + queue.run.capacity()
-            + queue.heap.capacity()
-            + queue.slots.capacity();
-        assert!(
-            capacity <= 8 * SMALL,
-            "{capacity} entries of memory are kept"
-        );
+        let capacity = queue.staged.capacity() + queue.run.capacity() + queue.heap.capacity() + queue.slots.capacity();
+        assert!(capacity <= 8 * SMALL, "{capacity} entries of memory are kept");
     }
 }

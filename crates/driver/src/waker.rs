@@ -62,11 +62,7 @@ pub(crate) trait Bell: Send + Sync {
 
 impl Waker {
     pub(crate) fn new(alarm: Alarm, process: ProcessMark) -> Waker {
-        Waker(Arc::new(Shared {
-            state: WakeState::new(),
-            alarm,
-            process,
-        }))
+        Waker(Arc::new(Shared { state: WakeState::new(), alarm, process }))
     }
 
     /// Makes the current or the next [`Driver::wait`](crate::Driver::wait) return at once and say `woken`.
@@ -138,8 +134,7 @@ impl WakeState {
     /// True once for any number of `wake` calls since this was last asked. For the thread that owns the driver, while it is awake.
     pub(crate) fn take(&self) -> bool {
         // The plain load keeps a turn that nobody disturbs free of a locked instruction.
-        self.0.load(Ordering::Relaxed) & NOTIFIED != 0
-            && self.0.fetch_and(!NOTIFIED, Ordering::AcqRel) & NOTIFIED != 0
+        self.0.load(Ordering::Relaxed) & NOTIFIED != 0 && self.0.fetch_and(!NOTIFIED, Ordering::AcqRel) & NOTIFIED != 0
     }
 }
 
@@ -200,10 +195,7 @@ mod model {
         }
 
         fn inbox_len(&self) -> usize {
-            self.inbox
-                .iter()
-                .map(|item| item.load(Ordering::Relaxed))
-                .sum()
+            self.inbox.iter().map(|item| item.load(Ordering::Relaxed)).sum()
         }
     }
 

@@ -21,11 +21,7 @@ fn write_step() -> impl Strategy<Value = WriteStep> {
 }
 
 fn cases(count: u32) -> ProptestConfig {
-    ProptestConfig {
-        cases: if cfg!(miri) { 2 } else { count },
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    }
+    ProptestConfig { cases: if cfg!(miri) { 2 } else { count }, failure_persistence: None, ..ProptestConfig::default() }
 }
 
 proptest! {
@@ -114,13 +110,8 @@ fn read_step() -> impl Strategy<Value = ReadStep> {
 /// The definition: the shortest beginning that ends with a separator; of the separators that end there, the shortest is measured.
 fn first_match(bytes: &[u8], separators: &[Vec<u8>]) -> Option<(usize, usize)> {
     (1..=bytes.len()).find_map(|end| {
-        let ending = separators
-            .iter()
-            .filter(|separator| bytes[..end].ends_with(separator));
-        ending
-            .map(|separator| separator.len())
-            .min()
-            .map(|len| (end - len, end))
+        let ending = separators.iter().filter(|separator| bytes[..end].ends_with(separator));
+        ending.map(|separator| separator.len()).min().map(|len| (end - len, end))
     })
 }
 

@@ -41,9 +41,7 @@ fn a_closed_driver_gives_its_descriptors_back_and_refuses_politely() {
     waker.wake();
     let refused = driver.watch(0, Interest::READABLE, Token(1)).unwrap_err();
     assert_eq!(refused.raw_os_error(), Some(9));
-    let refused = driver
-        .wait(&mut Events::with_capacity(1), Some(Duration::ZERO))
-        .unwrap_err();
+    let refused = driver.wait(&mut Events::with_capacity(1), Some(Duration::ZERO)).unwrap_err();
     assert_eq!(refused.raw_os_error(), Some(9));
     assert!(driver.now() > driver::Time::from_nanos(0));
 }

@@ -111,13 +111,7 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-fn insert(
-    queue: &mut TimerQueue<usize>,
-    model: &mut Model,
-    keys: &mut Vec<TimerKey>,
-    now: Time,
-    delay: u64,
-) {
+fn insert(queue: &mut TimerQueue<usize>, model: &mut Model, keys: &mut Vec<TimerKey>, now: Time, delay: u64) {
     // Some deadlines lie in the past.
     let deadline = Time::from_nanos((now.as_nanos() + delay).saturating_sub(20));
     let value = keys.len();

@@ -19,11 +19,7 @@ mod _core {
     /// What the compiler was told; `hayase.build_info()` adds what Python knows.
     #[pyfunction]
     fn build_info() -> HashMap<&'static str, &'static str> {
-        let profile = if cfg!(debug_assertions) {
-            "unoptimised"
-        } else {
-            "optimised"
-        };
+        let profile = if cfg!(debug_assertions) { "unoptimised" } else { "optimised" };
         HashMap::from([("profile", profile)])
     }
 

@@ -39,9 +39,7 @@ impl Arguments {
             Some("idle") => Command::Idle,
             Some("echo-server") => Command::EchoServer,
             other => {
-                return Err(format!(
-                    "expected echo, connect, http, idle or echo-server, not {other:?}"
-                ));
+                return Err(format!("expected echo, connect, http, idle or echo-server, not {other:?}"));
             }
         };
         let mut parsed = Self {
@@ -53,9 +51,7 @@ impl Arguments {
             limit: Limit::Elapsed(Duration::from_secs(1)),
         };
         while let Some(name) = words.next() {
-            let text = words
-                .next()
-                .ok_or_else(|| format!("{name} needs a value"))?;
+            let text = words.next().ok_or_else(|| format!("{name} needs a value"))?;
             match name.as_str() {
                 "--address" => parsed.address = value(&name, &text)?,
                 "--connections" => parsed.connections = value(&name, &text)?,
@@ -77,8 +73,7 @@ impl Arguments {
 }
 
 fn value<T: FromStr>(name: &str, text: &str) -> Result<T, String> {
-    text.parse()
-        .map_err(|_| format!("{name}: cannot read {text:?}"))
+    text.parse().map_err(|_| format!("{name}: cannot read {text:?}"))
 }
 
 fn seconds(name: &str, text: &str) -> Result<Duration, String> {
@@ -109,9 +104,6 @@ mod tests {
 
     #[test]
     fn an_unknown_option_is_named() {
-        assert_eq!(
-            parse("echo --speed 5").unwrap_err(),
-            "unknown option --speed"
-        );
+        assert_eq!(parse("echo --speed 5").unwrap_err(), "unknown option --speed");
     }
 }

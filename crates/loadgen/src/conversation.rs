@@ -9,16 +9,13 @@ pub(crate) enum Conversation {
     Http,
 }
 
-const HTTP_REQUEST: &[u8] =
-    b"GET / HTTP/1.1\r\nHost: localhost\r\nUser-Agent: loadgen\r\nAccept: */*\r\n\r\n";
+const HTTP_REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\nUser-Agent: loadgen\r\nAccept: */*\r\n\r\n";
 const HTTP_HEAD_BYTES_MAX: usize = 8 * 1024;
 
 impl Conversation {
     pub(crate) fn echo(size_bytes: usize) -> Self {
         // A period that is no power of two, so that a chunk put at a wrong offset shows.
-        Self::Echo {
-            message: (0..size_bytes).map(|index| (index % 251) as u8).collect(),
-        }
+        Self::Echo { message: (0..size_bytes).map(|index| (index % 251) as u8).collect() }
     }
 
     pub(crate) fn request(&self) -> &[u8] {
@@ -50,11 +47,7 @@ impl Answer {
         self.expected = None;
     }
 
-    pub(crate) fn feed(
-        &mut self,
-        conversation: &Conversation,
-        chunk: &[u8],
-    ) -> Result<Progress, String> {
+    pub(crate) fn feed(&mut self, conversation: &Conversation, chunk: &[u8]) -> Result<Progress, String> {
         match conversation {
             Conversation::Echo { message } => self.feed_echo(message, chunk),
             Conversation::Http => self.feed_http(chunk),
@@ -64,23 +57,13 @@ impl Answer {
     fn feed_echo(&mut self, message: &[u8], chunk: &[u8]) -> Result<Progress, String> {
         let end = self.received + chunk.len();
         if end > message.len() {
-            return Err(format!(
-                "the server answered {end} bytes to a message of {}",
-                message.len()
-            ));
+            return Err(format!("the server answered {end} bytes to a message of {}", message.len()));
         }
         if message[self.received..end] != *chunk {
-            return Err(format!(
-                "the echo differs from the message within bytes {} to {end}",
-                self.received
-            ));
+            return Err(format!("the echo differs from the message within bytes {} to {end}", self.received));
         }
         self.received = end;
-        Ok(if end == message.len() {
-            Progress::Complete
-        } else {
-            Progress::Incomplete
-        })
+        Ok(if end == message.len() { Progress::Complete } else { Progress::Incomplete })
     }
 
     fn feed_http(&mut self, chunk: &[u8]) -> Result<Progress, String> {
@@ -93,10 +76,7 @@ impl Answer {
             None => Ok(Progress::Incomplete),
             Some(expected) if self.received < expected => Ok(Progress::Incomplete),
             Some(expected) if self.received == expected => Ok(Progress::Complete),
-            Some(expected) => Err(format!(
-                "the server sent {} bytes for a response of {expected}",
-                self.received
-            )),
+            Some(expected) => Err(format!("the server sent {} bytes for a response of {expected}", self.received)),
         }
     }
 }
@@ -105,28 +85,22 @@ impl Answer {
 fn response_bytes(received: &[u8]) -> Result<Option<usize>, String> {
     let Some(head_end) = received.windows(4).position(|window| window == b"\r\n\r\n") else {
         if received.len() > HTTP_HEAD_BYTES_MAX {
-            return Err(format!(
-                "no end of the HTTP head within {HTTP_HEAD_BYTES_MAX} bytes"
-            ));
+            return Err(format!("no end of the HTTP head within {HTTP_HEAD_BYTES_MAX} bytes"));
         }
         return Ok(None);
     };
-    let head = std::str::from_utf8(&received[..head_end])
-        .map_err(|error| format!("HTTP head: {error}"))?;
+    let head = std::str::from_utf8(&received[..head_end]).map_err(|error| format!("HTTP head: {error}"))?;
     let mut lines = head.split("\r\n");
     let status = lines.next().unwrap_or_default();
     if !status.starts_with("HTTP/1.1 200") {
         return Err(format!("the server answered {status:?}"));
     }
     for line in lines {
-        if let Some((name, value)) = line.split_once(':') {
-            if name.eq_ignore_ascii_case("content-length") {
-                let body: usize = value
-                    .trim()
-                    .parse()
-                    .map_err(|_| format!("Content-Length: {value:?}"))?;
-                return Ok(Some(head_end + 4 + body));
-            }
+        if let Some((name, value)) = line.split_once(':')
+            && name.eq_ignore_ascii_case("content-length")
+        {
+            let body: usize = value.trim().parse().map_err(|_| format!("Content-Length: {value:?}"))?;
+            return Ok(Some(head_end + 4 + body));
         }
     }
     Err("the response has no Content-Length".into())
@@ -150,25 +124,16 @@ mod tests {
     #[test]
     fn an_error_status_is_an_error() {
         let refused = Answer::default().feed(&Conversation::Http, b"HTTP/1.1 503 Busy\r\n\r\n");
-        assert_eq!(
-            refused.unwrap_err(),
-            "the server answered \"HTTP/1.1 503 Busy\""
-        );
+        assert_eq!(refused.unwrap_err(), "the server answered \"HTTP/1.1 503 Busy\"");
     }
 
     #[test]
     fn an_echo_may_come_in_pieces_but_not_changed_or_longer() {
         let conversation = Conversation::echo(6);
         let mut answer = Answer::default();
-        assert_eq!(
-            answer.feed(&conversation, &[0, 1, 2]),
-            Ok(Progress::Incomplete)
-        );
+        assert_eq!(answer.feed(&conversation, &[0, 1, 2]), Ok(Progress::Incomplete));
         assert!(answer.feed(&conversation, &[2]).is_err());
-        assert_eq!(
-            answer.feed(&conversation, &[3, 4, 5]),
-            Ok(Progress::Complete)
-        );
+        assert_eq!(answer.feed(&conversation, &[3, 4, 5]), Ok(Progress::Complete));
         assert!(answer.feed(&conversation, &[6]).is_err());
     }
 }

@@ -82,10 +82,7 @@ fn accept(
             clients.len() - 1
         });
         poller.add(&stream, place + FIRST_CLIENT)?;
-        clients[place] = Some(Client {
-            stream,
-            unsent: Vec::new(),
-        });
+        clients[place] = Some(Client { stream, unsent: Vec::new() });
     }
     Ok(())
 }
@@ -103,13 +100,7 @@ fn serve(client: &mut Client, token: usize, poller: &Poller, buffer: &mut [u8]) 
     }
 }
 
-fn send(
-    client: &mut Client,
-    token: usize,
-    poller: &Poller,
-    data: &[u8],
-    was_waiting: bool,
-) -> bool {
+fn send(client: &mut Client, token: usize, poller: &Poller, data: &[u8], was_waiting: bool) -> bool {
     let written = match client.stream.write(data) {
         Ok(length) => length,
         Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
@@ -120,10 +111,6 @@ fn send(
     if is_waiting == was_waiting {
         return true;
     }
-    let interest = if is_waiting {
-        Interest::ReadAndWrite
-    } else {
-        Interest::Read
-    };
+    let interest = if is_waiting { Interest::ReadAndWrite } else { Interest::Read };
     poller.change(&client.stream, token, interest).is_ok()
 }

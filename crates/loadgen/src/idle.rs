@@ -14,27 +14,22 @@ const ANSWER_MAX: Duration = Duration::from_secs(10);
 pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
     let mut open = Vec::with_capacity(arguments.connections);
     for number in 1..=arguments.connections {
-        let mut stream = TcpStream::connect(arguments.address).map_err(|error| {
-            format!("connection {number} of {}: {error}", arguments.connections)
-        })?;
+        let mut stream = TcpStream::connect(arguments.address)
+            .map_err(|error| format!("connection {number} of {}: {error}", arguments.connections))?;
         echo_one_byte(&mut stream).map_err(|error| format!("connection {number}: {error}"))?;
         open.push(stream);
     }
     println!(r#"{{"open":{}}}"#, open.len());
-    io::stdin()
-        .read_to_end(&mut Vec::new())
-        .map_err(|error| format!("stdin: {error}"))?;
+    io::stdin().read_to_end(&mut Vec::new()).map_err(|error| format!("stdin: {error}"))?;
     Ok(())
 }
 
 fn echo_one_byte(stream: &mut TcpStream) -> io::Result<()> {
     stream.set_read_timeout(Some(ANSWER_MAX))?;
     stream.write_all(b"x")?;
-    stream
-        .read_exact(&mut [0])
-        .map_err(|error| match error.kind() {
-            // What read(2) says when its time is over.
-            ErrorKind::WouldBlock => io::Error::other(format!("no answer for {ANSWER_MAX:?}")),
-            _ => error,
-        })
+    stream.read_exact(&mut [0]).map_err(|error| match error.kind() {
+        // What read(2) says when its time is over.
+        ErrorKind::WouldBlock => io::Error::other(format!("no answer for {ANSWER_MAX:?}")),
+        _ => error,
+    })
 }

@@ -12,10 +12,7 @@ pub(crate) struct Latencies {
 
 impl Latencies {
     pub(crate) fn new() -> Self {
-        Self {
-            counts: vec![0; BUCKETS],
-            total: 0,
-        }
+        Self { counts: vec![0; BUCKETS], total: 0 }
     }
 
     pub(crate) fn record(&mut self, latency: Duration) {
@@ -48,10 +45,7 @@ fn bucket(value: u64) -> usize {
 }
 
 fn lower_bound(bucket: usize) -> u64 {
-    let (row, column) = (
-        bucket >> STEP_BITS,
-        (bucket & ((1 << STEP_BITS) - 1)) as u64,
-    );
+    let (row, column) = (bucket >> STEP_BITS, (bucket & ((1 << STEP_BITS) - 1)) as u64);
     match row {
         0 => column,
         _ => (column + (1 << STEP_BITS)) << (row - 1),
@@ -69,10 +63,7 @@ mod tests {
         for value in (0..100_000).chain([u64::MAX / 3, u64::MAX]) {
             let begin = lower_bound(bucket(value));
             assert!(bucket(value) < BUCKETS);
-            assert!(
-                begin <= value && (value - begin) as f64 <= value as f64 / 63.0,
-                "{value} in {begin}"
-            );
+            assert!(begin <= value && (value - begin) as f64 <= value as f64 / 63.0, "{value} in {begin}");
         }
     }
 

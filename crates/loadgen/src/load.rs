@@ -26,22 +26,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
 
 fn say(line: &str) -> Result<(), String> {
     let mut out = io::stdout().lock();
-    writeln!(out, "{line}")
-        .and_then(|()| out.flush())
-        .map_err(|error| format!("stdout: {error}"))
+    writeln!(out, "{line}").and_then(|()| out.flush()).map_err(|error| format!("stdout: {error}"))
 }
 
 fn wait_for_go() -> Result<(), String> {
     let mut line = String::new();
-    io::stdin()
-        .lock()
-        .read_line(&mut line)
-        .map_err(|error| format!("stdin: {error}"))?;
-    if line.trim() == "go" {
-        Ok(())
-    } else {
-        Err(format!("expected `go`, got {line:?}"))
-    }
+    io::stdin().lock().read_line(&mut line).map_err(|error| format!("stdin: {error}"))?;
+    if line.trim() == "go" { Ok(()) } else { Err(format!("expected `go`, got {line:?}")) }
 }
 
 struct Outcome {
@@ -108,11 +99,7 @@ impl Load {
     /// Runs operations until `limit`, then lets what is in flight finish; counts all of it.
     fn run_until(&mut self, limit: Limit) -> Result<Outcome, String> {
         let started = Instant::now();
-        let mut outcome = Outcome {
-            operations: 0,
-            elapsed: Duration::ZERO,
-            latencies: Latencies::new(),
-        };
+        let mut outcome = Outcome { operations: 0, elapsed: Duration::ZERO, latencies: Latencies::new() };
         let mut in_flight = 0;
         for token in 0..self.peers.len() {
             if may_start(limit, started, started, in_flight) {
@@ -123,13 +110,9 @@ impl Load {
         let mut begun = in_flight;
         let mut ready = Vec::new();
         while in_flight > 0 {
-            self.poller
-                .wait(Some(SILENCE_MAX), &mut ready)
-                .map_err(|error| format!("epoll: {error}"))?;
+            self.poller.wait(Some(SILENCE_MAX), &mut ready).map_err(|error| format!("epoll: {error}"))?;
             if ready.is_empty() {
-                return Err(format!(
-                    "no answer for {SILENCE_MAX:?}, {in_flight} operations are waiting"
-                ));
+                return Err(format!("no answer for {SILENCE_MAX:?}, {in_flight} operations are waiting"));
             }
             for &token in &ready {
                 if self.advance(token)? == Progress::Incomplete {
@@ -153,24 +136,11 @@ impl Load {
     fn connect(&mut self, token: usize) -> Result<(), String> {
         let started = Instant::now();
         // On loopback the handshake is done when connect(2) returns, so blocking here costs nothing.
-        let stream =
-            TcpStream::connect(self.address).map_err(|error| format!("connect: {error}"))?;
-        let settle = || {
-            stream
-                .set_nodelay(true)
-                .and_then(|()| stream.set_nonblocking(true))
-        };
+        let stream = TcpStream::connect(self.address).map_err(|error| format!("connect: {error}"))?;
+        let settle = || stream.set_nodelay(true).and_then(|()| stream.set_nonblocking(true));
         settle().map_err(|error| format!("socket option: {error}"))?;
-        self.poller
-            .add(&stream, token)
-            .map_err(|error| format!("epoll: {error}"))?;
-        let peer = Peer {
-            stream,
-            interest: Interest::Read,
-            sent: 0,
-            answer: Answer::default(),
-            started,
-        };
+        self.poller.add(&stream, token).map_err(|error| format!("epoll: {error}"))?;
+        let peer = Peer { stream, interest: Interest::Read, sent: 0, answer: Answer::default(), started };
         self.peers[token] = Some(peer);
         Ok(())
     }
@@ -180,9 +150,7 @@ impl Load {
         if self.reconnect {
             self.connect(token)?;
         }
-        let peer = self.peers[token]
-            .as_mut()
-            .expect("a peer is connected before it starts");
+        let peer = self.peers[token].as_mut().expect("a peer is connected before it starts");
         peer.sent = 0;
         peer.answer.restart();
         peer.started = started;
@@ -206,9 +174,7 @@ impl Load {
 
     /// Returns when the operation was started.
     fn finish(&mut self, token: usize) -> Instant {
-        let peer = self.peers[token]
-            .as_ref()
-            .expect("a peer that finishes is connected");
+        let peer = self.peers[token].as_ref().expect("a peer that finishes is connected");
         let started = peer.started;
         if self.reconnect {
             self.peers[token] = None;
@@ -232,15 +198,9 @@ fn send(peer: &mut Peer, token: usize, request: &[u8], poller: &Poller) -> Resul
             Err(error) => return Err(format!("send: {error}")),
         }
     }
-    let interest = if peer.sent < request.len() {
-        Interest::ReadAndWrite
-    } else {
-        Interest::Read
-    };
+    let interest = if peer.sent < request.len() { Interest::ReadAndWrite } else { Interest::Read };
     if interest != peer.interest {
-        poller
-            .change(&peer.stream, token, interest)
-            .map_err(|error| format!("epoll: {error}"))?;
+        poller.change(&peer.stream, token, interest).map_err(|error| format!("epoll: {error}"))?;
         peer.interest = interest;
     }
     Ok(())

@@ -44,10 +44,7 @@ impl Epoll {
         let fd = EpollFd::new()?;
         // Edge-triggered, so that nobody has to read it: see waker.rs.
         wake_up.with_fd(|event_fd| fd.add(event_fd, WAKER_KEY, EventFlags::IN | EventFlags::ET))?;
-        Ok(Epoll {
-            fd,
-            registrations: Mutex::new(Vec::new()),
-        })
+        Ok(Epoll { fd, registrations: Mutex::new(Vec::new()) })
     }
 
     pub(crate) fn watch(&self, fd: RawFd, interest: Interest, token: Token) -> io::Result<()> {
@@ -61,11 +58,9 @@ impl Epoll {
     }
 
     pub(crate) fn rewatch(&self, fd: RawFd, interest: Interest, token: Token) -> io::Result<()> {
-        self.register(fd, interest, token, |fd, key, flags| {
-            match self.fd.modify(fd, key, flags) {
-                Err(Errno::NOENT) => self.fd.add(fd, key, flags),
-                result => result,
-            }
+        self.register(fd, interest, token, |fd, key, flags| match self.fd.modify(fd, key, flags) {
+            Err(Errno::NOENT) => self.fd.add(fd, key, flags),
+            result => result,
         })
     }
 
@@ -93,12 +88,7 @@ impl Epoll {
         if index >= table.len() {
             table.resize(index + 1, Registration::VACANT);
         }
-        table[index] = Registration {
-            token,
-            serial,
-            interest,
-            live: true,
-        };
+        table[index] = Registration { token, serial, interest, live: true };
         Ok(())
     }
 
@@ -124,10 +114,7 @@ impl Epoll {
             return Ok(());
         }
         let table = self.table();
-        list.extend(
-            raw.drain()
-                .filter_map(|(key, flags)| translate(&table, key, flags)),
-        );
+        list.extend(raw.drain().filter_map(|(key, flags)| translate(&table, key, flags)));
         Ok(())
     }
 
@@ -138,19 +125,12 @@ impl Epoll {
 
     fn table(&self) -> MutexGuard<'_, Vec<Registration>> {
         // Every change under the lock is one assignment, so a panic elsewhere leaves nothing half done.
-        self.registrations
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.registrations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Registration {
-    const VACANT: Registration = Registration {
-        token: Token(0),
-        serial: 0,
-        interest: Interest::NONE,
-        live: false,
-    };
+    const VACANT: Registration = Registration { token: Token(0), serial: 0, interest: Interest::NONE, live: false };
 }
 
 fn translate(table: &[Registration], data: u64, flags: EventFlags) -> Option<Event> {
@@ -162,15 +142,9 @@ fn translate(table: &[Registration], data: u64, flags: EventFlags) -> Option<Eve
         return None;
     }
     let broken = flags.intersects(EventFlags::ERR | EventFlags::HUP);
-    let readable = registration.interest.contains(Interest::READABLE)
-        && (broken || flags.contains(EventFlags::IN));
-    let writable = registration.interest.contains(Interest::WRITABLE)
-        && (broken || flags.contains(EventFlags::OUT));
-    (readable || writable).then_some(Event {
-        token: registration.token,
-        readable,
-        writable,
-    })
+    let readable = registration.interest.contains(Interest::READABLE) && (broken || flags.contains(EventFlags::IN));
+    let writable = registration.interest.contains(Interest::WRITABLE) && (broken || flags.contains(EventFlags::OUT));
+    (readable || writable).then_some(Event { token: registration.token, readable, writable })
 }
 
 fn key(fd: RawFd, serial: u32) -> u64 {

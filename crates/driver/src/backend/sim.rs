@@ -49,12 +49,8 @@ pub struct Trouble {
 
 impl Trouble {
     /// Everything, often.
-    pub const PLENTY: Trouble = Trouble {
-        short_per_mille: 500,
-        spurious_per_mille: 200,
-        would_block_per_mille: 150,
-        interrupt_per_mille: 100,
-    };
+    pub const PLENTY: Trouble =
+        Trouble { short_per_mille: 500, spurious_per_mille: 200, would_block_per_mille: 150, interrupt_per_mille: 100 };
 }
 
 /// A call that can be told to fail.
@@ -144,10 +140,7 @@ impl World {
             scripted: 0,
             alarm: false,
         };
-        World {
-            state: Mutex::new(state),
-            changed: Condvar::new(),
-        }
+        World { state: Mutex::new(state), changed: Condvar::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -182,11 +175,7 @@ impl World {
         self.lock().registrations.remove(&fd);
     }
 
-    pub(crate) fn wait(
-        self: &Arc<World>,
-        events: &mut Events,
-        timeout: Option<Duration>,
-    ) -> io::Result<()> {
+    pub(crate) fn wait(self: &Arc<World>, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
         let mut state = self.lock();
         let end = timeout.map(|timeout| state.now + timeout);
         loop {
@@ -209,15 +198,9 @@ impl World {
             }
             let next = state.script.first_key_value().map(|((time, _), _)| *time);
             state = match (next, end) {
-                (None, None) => self
-                    .changed
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner),
+                (None, None) => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
                 (next, end) => {
-                    state.now = next
-                        .unwrap_or(Time::MAX)
-                        .min(end.unwrap_or(Time::MAX))
-                        .max(now);
+                    state.now = next.unwrap_or(Time::MAX).min(end.unwrap_or(Time::MAX)).max(now);
                     state
                 }
             };
@@ -236,12 +219,7 @@ impl World {
         })
     }
 
-    pub(crate) fn recv_appending(
-        &self,
-        fd: RawFd,
-        bytes: &mut Vec<u8>,
-        max: usize,
-    ) -> io::Result<usize> {
+    pub(crate) fn recv_appending(&self, fd: RawFd, bytes: &mut Vec<u8>, max: usize) -> io::Result<usize> {
         self.change(|state| state.recv(fd, max, |_, byte| bytes.push(byte)))
     }
 
@@ -340,11 +318,7 @@ impl State {
 
     /// The fault that was ordered for this call, or one that the world comes up with.
     fn fault(&mut self, fd: RawFd, call: Call) -> Result<(), Errno> {
-        if let Some(ordered) = self
-            .faults
-            .get_mut(&(fd, call))
-            .and_then(VecDeque::pop_front)
-        {
+        if let Some(ordered) = self.faults.get_mut(&(fd, call)).and_then(VecDeque::pop_front) {
             return Err(ordered);
         }
         match call {
@@ -395,11 +369,7 @@ impl State {
             return Err(Errno::PIPE);
         };
         let room = self.buffer_bytes.saturating_sub(peer.incoming.len());
-        if room == 0 && len > 0 {
-            Err(Errno::AGAIN)
-        } else {
-            Ok(room.min(len))
-        }
+        if room == 0 && len > 0 { Err(Errno::AGAIN) } else { Ok(room.min(len)) }
     }
 
     fn recv(&mut self, fd: RawFd, len: usize, mut put: impl FnMut(usize, u8)) -> io::Result<usize> {
@@ -412,11 +382,7 @@ impl State {
                 end.outgoing_over = true;
                 return Err(error.into());
             }
-            return if end.incoming_over {
-                Ok(0)
-            } else {
-                Err(Errno::AGAIN.into())
-            };
+            return if end.incoming_over { Ok(0) } else { Err(Errno::AGAIN.into()) };
         }
         let possible = end.incoming.len().min(len);
         let count = self.some_of(possible);
@@ -467,11 +433,7 @@ impl State {
             readable &= interest.contains(Interest::READABLE);
             writable &= interest.contains(Interest::WRITABLE);
             if readable || writable {
-                events.list.push(Event {
-                    token,
-                    readable,
-                    writable,
-                });
+                events.list.push(Event { token, readable, writable });
                 self.reported_last = fd;
             }
         }
@@ -481,13 +443,8 @@ impl State {
         let (a, b) = (EndId(self.next_end), EndId(self.next_end + 1));
         self.next_end += 2;
         for (end, peer) in [(a, b), (b, a)] {
-            let end_state = End {
-                peer,
-                incoming: VecDeque::new(),
-                incoming_over: false,
-                outgoing_over: false,
-                broken: None,
-            };
+            let end_state =
+                End { peer, incoming: VecDeque::new(), incoming_over: false, outgoing_over: false, broken: None };
             self.ends.insert(end, end_state);
         }
         (a, b)
@@ -546,14 +503,7 @@ impl Simulation {
 
     pub fn listener(&self) -> io::Result<OwnedFd> {
         let listener = placeholder()?;
-        self.0.change(|state| {
-            state.adopt(
-                &listener,
-                Node::Listener {
-                    backlog: VecDeque::new(),
-                },
-            )
-        });
+        self.0.change(|state| state.adopt(&listener, Node::Listener { backlog: VecDeque::new() }));
         Ok(listener)
     }
 
@@ -593,8 +543,7 @@ impl Simulation {
     /// The next such call on `fd` fails with this error number; several orders are served in turn.
     pub fn fail_next(&self, fd: RawFd, call: Call, errno: i32) {
         let errno = Errno::from_raw_os_error(errno);
-        self.0
-            .change(|state| state.faults.entry((fd, call)).or_default().push_back(errno));
+        self.0.change(|state| state.faults.entry((fd, call)).or_default().push_back(errno));
     }
 
     /// A signal handler runs during the next wait.
@@ -608,8 +557,7 @@ impl Simulation {
 
     /// How many bytes a socket holds for its reader before the writer has to wait.
     pub fn set_buffer_bytes(&self, buffer_bytes: usize) {
-        self.0
-            .change(|state| state.buffer_bytes = buffer_bytes.max(1));
+        self.0.change(|state| state.buffer_bytes = buffer_bytes.max(1));
     }
 
     /// Lets time pass without a wait. What was scripted for it happens at the next wait.
@@ -619,14 +567,12 @@ impl Simulation {
 
     /// Scripts `action` for a point in time. It happens during a wait, in the order (time, scripting).
     pub fn at(&self, time: Time, action: impl FnOnce(&Simulation) + Send + 'static) {
-        self.0
-            .change(|state| state.add_to_script(time, Box::new(action)));
+        self.0.change(|state| state.add_to_script(time, Box::new(action)));
     }
 
     /// As [`at`](Self::at), counted from now.
     pub fn after(&self, delay: Duration, action: impl FnOnce(&Simulation) + Send + 'static) {
-        self.0
-            .change(|state| state.add_to_script(state.now + delay, Box::new(action)));
+        self.0.change(|state| state.add_to_script(state.now + delay, Box::new(action)));
     }
 
     pub fn now(&self) -> Time {
@@ -647,12 +593,7 @@ impl Simulation {
 
     /// What arrived at a scripted end.
     pub fn received(&self, fd: RawFd) -> Vec<u8> {
-        self.0.change(|state| {
-            state
-                .end_of(fd)
-                .map(|end| end.incoming.drain(..).collect())
-                .unwrap_or_default()
-        })
+        self.0.change(|state| state.end_of(fd).map(|end| end.incoming.drain(..).collect()).unwrap_or_default())
     }
 
     /// Closes a scripted end.

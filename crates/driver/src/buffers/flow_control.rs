@@ -31,11 +31,7 @@ pub struct LimitsError {
 
 impl std::fmt::Display for LimitsError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "high ({}) must be >= low ({}) must be >= 0",
-            self.high, self.low
-        )
+        write!(f, "high ({}) must be >= low ({}) must be >= 0", self.high, self.low)
     }
 }
 
@@ -49,22 +45,13 @@ impl Default for FlowControl {
 
 impl FlowControl {
     pub fn new() -> FlowControl {
-        FlowControl {
-            high_bytes: DEFAULT_HIGH_BYTES,
-            low_bytes: DEFAULT_HIGH_BYTES / 4,
-            paused: false,
-        }
+        FlowControl { high_bytes: DEFAULT_HIGH_BYTES, low_bytes: DEFAULT_HIGH_BYTES / 4, paused: false }
     }
 
     /// A missing high mark is four times the low one, or 64 KiB; a missing low mark is a quarter of the high one.
     /// On an error the old marks stay. Call [`grown`](Self::grown) afterwards: the queue may be above the new mark.
-    pub fn set_limits(
-        &mut self,
-        high: Option<usize>,
-        low: Option<usize>,
-    ) -> Result<(), LimitsError> {
-        let high =
-            high.unwrap_or_else(|| low.map_or(DEFAULT_HIGH_BYTES, |low| low.saturating_mul(4)));
+    pub fn set_limits(&mut self, high: Option<usize>, low: Option<usize>) -> Result<(), LimitsError> {
+        let high = high.unwrap_or_else(|| low.map_or(DEFAULT_HIGH_BYTES, |low| low.saturating_mul(4)));
         let low = low.unwrap_or(high / 4);
         if low > high {
             return Err(LimitsError { high, low });
@@ -136,10 +123,7 @@ mod tests {
     fn marks_in_the_wrong_order_are_refused_and_change_nothing() {
         let mut flow = FlowControl::new();
         let error = flow.set_limits(Some(5), Some(6)).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "high (5) must be >= low (6) must be >= 0"
-        );
+        assert_eq!(error.to_string(), "high (5) must be >= low (6) must be >= 0");
         assert_eq!(flow.limits(), (16 * 1024, 64 * 1024));
     }
 

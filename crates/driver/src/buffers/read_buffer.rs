@@ -27,10 +27,7 @@ pub struct ReadBuffer {
 
 impl ReadBuffer {
     pub const fn new() -> ReadBuffer {
-        ReadBuffer {
-            bytes: Vec::new(),
-            start: 0,
-        }
+        ReadBuffer { bytes: Vec::new(), start: 0 }
     }
 
     #[inline]
@@ -77,11 +74,7 @@ impl ReadBuffer {
     /// If so many are not there.
     #[inline]
     pub fn consume(&mut self, count: usize) {
-        assert!(
-            count <= self.len(),
-            "{count} bytes consumed of {}",
-            self.len()
-        );
+        assert!(count <= self.len(), "{count} bytes consumed of {}", self.len());
         self.start += count;
         self.release_if_idle();
     }
@@ -101,10 +94,7 @@ impl ReadBuffer {
         for needle in &separators.shortest_first {
             // Only a match that ends earlier is of interest. Of two that end together the shorter one counts, as in asyncio.
             let end = found.map_or(bytes.len(), |(_, end)| end - 1);
-            let Some(place) = bytes
-                .get(progress.0..end)
-                .and_then(|unseen| needle.find(unseen))
-            else {
+            let Some(place) = bytes.get(progress.0..end).and_then(|unseen| needle.find(unseen)) else {
                 continue;
             };
             let start = progress.0 + place;
@@ -116,26 +106,15 @@ impl ReadBuffer {
             None => {
                 if bytes.len() - progress.0 >= separators.len_min {
                     // A separator may have begun in the last bytes; none begins before them.
-                    progress.0 = progress
-                        .0
-                        .max((bytes.len() + 1).saturating_sub(separators.len_max));
+                    progress.0 = progress.0.max((bytes.len() + 1).saturating_sub(separators.len_max));
                 }
-                if progress.0 > limit {
-                    Scan::TooLong {
-                        searched: progress.0,
-                    }
-                } else {
-                    Scan::NotYet
-                }
+                if progress.0 > limit { Scan::TooLong { searched: progress.0 } } else { Scan::NotYet }
             }
         }
     }
 
     fn make_room(&mut self, count: usize) {
-        if self.start > 0
-            && self.bytes.capacity() - self.bytes.len() < count
-            && self.start >= self.len()
-        {
+        if self.start > 0 && self.bytes.capacity() - self.bytes.len() < count && self.start >= self.len() {
             self.bytes.drain(..self.start);
             self.start = 0;
         }
@@ -155,9 +134,7 @@ impl ReadBuffer {
 
 impl fmt::Debug for ReadBuffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ReadBuffer")
-            .field("len", &self.len())
-            .finish_non_exhaustive()
+        f.debug_struct("ReadBuffer").field("len", &self.len()).finish_non_exhaustive()
     }
 }
 
@@ -212,11 +189,7 @@ impl Separators {
     }
 
     pub fn newline() -> Separators {
-        Separators {
-            shortest_first: vec![Needle::Byte(b'\n')],
-            len_min: 1,
-            len_max: 1,
-        }
+        Separators { shortest_first: vec![Needle::Byte(b'\n')], len_min: 1, len_max: 1 }
     }
 }
 
@@ -261,11 +234,7 @@ mod tests {
     fn scan(bytes: &[u8], separators: &[&[u8]], limit: usize) -> Scan {
         let mut buffer = ReadBuffer::new();
         buffer.extend(bytes);
-        buffer.scan(
-            &Separators::new(separators).unwrap(),
-            &mut Progress::default(),
-            limit,
-        )
+        buffer.scan(&Separators::new(separators).unwrap(), &mut Progress::default(), limit)
     }
 
     #[test]
@@ -283,10 +252,7 @@ mod tests {
         assert_eq!(scan(b"abc", &[b"\n"], 3), Scan::NotYet);
         assert_eq!(scan(b"abcd", &[b"\n"], 3), Scan::TooLong { searched: 4 });
         // Of two that end together the shorter one, which begins later, is measured.
-        assert_eq!(
-            scan(b"abc\r\n", &[b"\r\n", b"\n"], 3),
-            Scan::TooFar { start: 4 }
-        );
+        assert_eq!(scan(b"abc\r\n", &[b"\r\n", b"\n"], 3), Scan::TooFar { start: 4 });
     }
 
     #[test]
@@ -299,22 +265,13 @@ mod tests {
             assert_eq!(buffer.scan(&separators, &mut progress, 99), Scan::NotYet);
         }
         buffer.extend(b"D more");
-        assert_eq!(
-            buffer.scan(&separators, &mut progress, 99),
-            Scan::Found { end: 8 }
-        );
+        assert_eq!(buffer.scan(&separators, &mut progress, 99), Scan::Found { end: 8 });
     }
 
     #[test]
     fn separators_must_exist_and_not_be_empty() {
-        assert_eq!(
-            Separators::new::<&[u8]>(&[]).err(),
-            Some(SeparatorsError::NoSeparators)
-        );
-        assert_eq!(
-            Separators::new(&[&b"a"[..], b""]).err(),
-            Some(SeparatorsError::EmptySeparator)
-        );
+        assert_eq!(Separators::new::<&[u8]>(&[]).err(), Some(SeparatorsError::NoSeparators));
+        assert_eq!(Separators::new(&[&b"a"[..], b""]).err(), Some(SeparatorsError::EmptySeparator));
     }
 
     #[test]
@@ -333,9 +290,7 @@ mod tests {
         let (a, b) = world.pair().unwrap();
         let mut buffer = ReadBuffer::new();
         buffer.extend(b"1");
-        world
-            .send(std::os::fd::AsRawFd::as_raw_fd(&b), b"234")
-            .unwrap();
+        world.send(std::os::fd::AsRawFd::as_raw_fd(&b), b"234").unwrap();
         let number = std::os::fd::AsRawFd::as_raw_fd(&a);
         assert_eq!(buffer.recv_from(&driver, number, 2).unwrap(), 2);
         assert_eq!(buffer.recv_from(&driver, number, 99).unwrap(), 1);

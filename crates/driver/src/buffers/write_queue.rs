@@ -29,11 +29,7 @@ impl<B: AsRef<[u8]>> Default for WriteQueue<B> {
 
 impl<B: AsRef<[u8]>> WriteQueue<B> {
     pub const fn new() -> WriteQueue<B> {
-        WriteQueue {
-            chunks: VecDeque::new(),
-            front_taken: 0,
-            len_bytes: 0,
-        }
+        WriteQueue { chunks: VecDeque::new(), front_taken: 0, len_bytes: 0 }
     }
 
     pub fn push(&mut self, chunk: B) {
@@ -73,9 +69,7 @@ impl<B: AsRef<[u8]>> WriteQueue<B> {
     /// What waits in the first chunk.
     #[inline]
     pub fn front(&self) -> Option<&[u8]> {
-        self.chunks
-            .front()
-            .map(|chunk| &chunk.as_ref()[self.front_taken..])
+        self.chunks.front().map(|chunk| &chunk.as_ref()[self.front_taken..])
     }
 
     /// All chunks, for a collector that wants to visit them.
@@ -85,10 +79,7 @@ impl<B: AsRef<[u8]>> WriteQueue<B> {
 
     /// The first `max` chunks (at most [`IO_SLICES_MAX`]) for one `send_vectored`.
     pub fn io_slices(&self, max: usize) -> IoSlices<'_> {
-        let mut slices = IoSlices {
-            array: [IoSlice::new(&[]); IO_SLICES_MAX],
-            len: 0,
-        };
+        let mut slices = IoSlices { array: [IoSlice::new(&[]); IO_SLICES_MAX], len: 0 };
         let mut skip = self.front_taken;
         for (place, chunk) in slices.array.iter_mut().zip(self.chunks.iter().take(max)) {
             *place = IoSlice::new(&chunk.as_ref()[skip..]);
@@ -108,11 +99,7 @@ impl<B: AsRef<[u8]>> WriteQueue<B> {
 
     /// As [`consume`](Self::consume), but the chunks that are gone are handed out.
     pub fn consume_with(&mut self, count: usize, mut gone: impl FnMut(B)) {
-        assert!(
-            count <= self.len_bytes,
-            "the kernel took {count} bytes of {}",
-            self.len_bytes
-        );
+        assert!(count <= self.len_bytes, "the kernel took {count} bytes of {}", self.len_bytes);
         self.len_bytes -= count;
         // Counted from the start of the first chunk.
         let mut taken = self.front_taken + count;
@@ -142,10 +129,7 @@ impl<B: AsRef<[u8]>> WriteQueue<B> {
 
 impl<B> fmt::Debug for WriteQueue<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WriteQueue")
-            .field("len_bytes", &self.len_bytes)
-            .field("chunks", &self.chunks.len())
-            .finish()
+        f.debug_struct("WriteQueue").field("len_bytes", &self.len_bytes).field("chunks", &self.chunks.len()).finish()
     }
 }
 

@@ -23,19 +23,12 @@ pub(crate) struct ClosableFd {
 
 impl ClosableFd {
     pub(crate) fn new(fd: OwnedFd) -> ClosableFd {
-        ClosableFd {
-            fd: AtomicI32::new(fd.into_raw_fd()),
-            uses: AtomicU32::new(0),
-            process: ProcessMark::here(),
-        }
+        ClosableFd { fd: AtomicI32::new(fd.into_raw_fd()), uses: AtomicU32::new(0), process: ProcessMark::here() }
     }
 
     /// Async-signal-safe: two atomic accesses around the call.
     #[inline]
-    pub(crate) fn with<R>(
-        &self,
-        call: impl FnOnce(BorrowedFd<'_>) -> Result<R, Errno>,
-    ) -> Result<R, Errno> {
+    pub(crate) fn with<R>(&self, call: impl FnOnce(BorrowedFd<'_>) -> Result<R, Errno>) -> Result<R, Errno> {
         // Announce, then read: `close` writes, then reads the announcements. SeqCst puts the four in one order, so
         // either we see CLOSED or `close` sees us.
         self.uses.fetch_add(1, Ordering::SeqCst);

@@ -43,9 +43,7 @@ impl RawEvents {
 
     /// The numbers of the registrations that are ready, and what they are ready for.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = (u64, EventFlags)> {
-        self.0
-            .drain(..)
-            .map(|event| (event.data.u64(), event.flags))
+        self.0.drain(..).map(|event| (event.data.u64(), event.flags))
     }
 }
 
@@ -63,24 +61,12 @@ impl EpollFd {
         })
     }
 
-    pub(crate) fn add(
-        &self,
-        fd: BorrowedFd<'_>,
-        data: u64,
-        flags: EventFlags,
-    ) -> Result<(), Errno> {
-        self.fd
-            .with(|epoll| raw::add(epoll, fd, EventData::new_u64(data), flags))
+    pub(crate) fn add(&self, fd: BorrowedFd<'_>, data: u64, flags: EventFlags) -> Result<(), Errno> {
+        self.fd.with(|epoll| raw::add(epoll, fd, EventData::new_u64(data), flags))
     }
 
-    pub(crate) fn modify(
-        &self,
-        fd: BorrowedFd<'_>,
-        data: u64,
-        flags: EventFlags,
-    ) -> Result<(), Errno> {
-        self.fd
-            .with(|epoll| raw::modify(epoll, fd, EventData::new_u64(data), flags))
+    pub(crate) fn modify(&self, fd: BorrowedFd<'_>, data: u64, flags: EventFlags) -> Result<(), Errno> {
+        self.fd.with(|epoll| raw::modify(epoll, fd, EventData::new_u64(data), flags))
     }
 
     pub(crate) fn delete(&self, fd: BorrowedFd<'_>) -> Result<(), Errno> {
@@ -92,11 +78,7 @@ impl EpollFd {
     }
 
     /// Fills the spare capacity of `events`, which must be empty and have some.
-    pub(crate) fn wait(
-        &self,
-        RawEvents(events): &mut RawEvents,
-        timeout: Option<Duration>,
-    ) -> Result<(), Errno> {
+    pub(crate) fn wait(&self, RawEvents(events): &mut RawEvents, timeout: Option<Duration>) -> Result<(), Errno> {
         debug_assert!(events.is_empty() && events.capacity() > 0);
         match timeout.filter(|timeout| *timeout < LONGEST_TIMEOUT) {
             None => self.wait_millis(events, None),
@@ -104,9 +86,7 @@ impl EpollFd {
             Some(timeout) => {
                 if self.counts_nanos.load(Ordering::Relaxed) {
                     match self.wait_nanos(events, timeout) {
-                        Err(Errno::NOSYS | Errno::PERM) => {
-                            self.counts_nanos.store(false, Ordering::Relaxed)
-                        }
+                        Err(Errno::NOSYS | Errno::PERM) => self.counts_nanos.store(false, Ordering::Relaxed),
                         result => return result,
                     }
                 }
@@ -119,17 +99,9 @@ impl EpollFd {
 
     fn wait_millis(&self, events: &mut Vec<raw::Event>, millis: Option<i32>) -> Result<(), Errno> {
         // rustix turns a Timespec of whole milliseconds within i32 into the plain old `epoll_wait`.
-        let timespec = millis.map(|millis| Timespec {
-            tv_sec: i64::from(millis / 1000),
-            tv_nsec: i64::from(millis % 1000) * 1_000_000,
-        });
-        self.fd.with(|epoll| {
-            raw::wait(
-                epoll,
-                rustix::buffer::spare_capacity(events),
-                timespec.as_ref(),
-            )
-        })?;
+        let timespec = millis
+            .map(|millis| Timespec { tv_sec: i64::from(millis / 1000), tv_nsec: i64::from(millis % 1000) * 1_000_000 });
+        self.fd.with(|epoll| raw::wait(epoll, rustix::buffer::spare_capacity(events), timespec.as_ref()))?;
         Ok(())
     }
 
@@ -155,8 +127,7 @@ impl EpollFd {
                     0usize,
                 )
             };
-            usize::try_from(count)
-                .map_err(|_| Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO))
+            usize::try_from(count).map_err(|_| Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO))
         })?;
         // SAFETY: the kernel wrote the first `count` events, and never more than `capacity`.
         unsafe { events.set_len(count) };
@@ -164,7 +135,4 @@ impl EpollFd {
     }
 }
 
-const _: () = assert!(
-    size_of::<Timespec>() == 16,
-    "epoll_pwait2 wants the 64-bit timespec"
-);
+const _: () = assert!(size_of::<Timespec>() == 16, "epoll_pwait2 wants the 64-bit timespec");

@@ -23,10 +23,7 @@ impl EventFd {
         let _ = self.0.with(|fd| rustix::io::write(fd, &1u64.to_ne_bytes()));
     }
 
-    pub(crate) fn with_fd<R>(
-        &self,
-        call: impl FnOnce(BorrowedFd<'_>) -> Result<R, Errno>,
-    ) -> Result<R, Errno> {
+    pub(crate) fn with_fd<R>(&self, call: impl FnOnce(BorrowedFd<'_>) -> Result<R, Errno>) -> Result<R, Errno> {
         self.0.with(call)
     }
 

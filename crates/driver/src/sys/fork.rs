@@ -35,19 +35,13 @@ impl ProcessMark {
 
     #[inline]
     pub(crate) fn refuse_foreign(self) -> io::Result<()> {
-        if self.is_foreign() {
-            Err(foreign())
-        } else {
-            Ok(())
-        }
+        if self.is_foreign() { Err(foreign()) } else { Ok(()) }
     }
 }
 
 #[cold]
 fn foreign() -> io::Error {
-    io::Error::other(
-        "this event loop belongs to the parent process; after fork() the child needs a new one",
-    )
+    io::Error::other("this event loop belongs to the parent process; after fork() the child needs a new one")
 }
 
 extern "C" fn count_fork() {

@@ -70,17 +70,13 @@ pub(crate) fn getaddrinfo(
             socktype: info.ai_socktype,
             protocol: info.ai_protocol,
             // SAFETY: null, or a string of the list that ends with a zero byte.
-            canonname: (!info.ai_canonname.is_null())
-                .then(|| unsafe { CStr::from_ptr(info.ai_canonname) }.to_owned()),
+            canonname: (!info.ai_canonname.is_null()).then(|| unsafe { CStr::from_ptr(info.ai_canonname) }.to_owned()),
             sockaddr: if info.ai_addr.is_null() {
                 Vec::new()
             } else {
                 // SAFETY: the resolver says that `ai_addr` points to `ai_addrlen` bytes of address; it wrote all of them (the
                 // structures start zeroed), and bytes have no alignment.
-                unsafe {
-                    slice::from_raw_parts(info.ai_addr.cast::<u8>(), info.ai_addrlen as usize)
-                }
-                .to_vec()
+                unsafe { slice::from_raw_parts(info.ai_addr.cast::<u8>(), info.ai_addrlen as usize) }.to_vec()
             },
         });
         next = info.ai_next;
@@ -88,12 +84,7 @@ pub(crate) fn getaddrinfo(
     Ok(found)
 }
 
-pub(crate) fn hints(
-    flags: c_int,
-    family: c_int,
-    socktype: c_int,
-    protocol: c_int,
-) -> libc::addrinfo {
+pub(crate) fn hints(flags: c_int, family: c_int, socktype: c_int, protocol: c_int) -> libc::addrinfo {
     libc::addrinfo {
         ai_flags: flags,
         ai_family: family,
@@ -113,13 +104,7 @@ pub(crate) fn getnameinfo(sockaddr: &[u8], flags: c_int) -> Result<(CString, CSt
         return Err(error(libc::EAI_FAMILY));
     }
     // SAFETY: the source has `len` bytes, the destination at least as many, and a local variable does not overlap an argument.
-    unsafe {
-        ptr::copy_nonoverlapping(
-            sockaddr.as_ptr(),
-            storage.as_mut_ptr().cast::<u8>(),
-            sockaddr.len(),
-        )
-    };
+    unsafe { ptr::copy_nonoverlapping(sockaddr.as_ptr(), storage.as_mut_ptr().cast::<u8>(), sockaddr.len()) };
     // NI_MAXHOST and NI_MAXSERV.
     let mut host = [0 as c_char; 1025];
     let mut service = [0 as c_char; 32];
@@ -140,25 +125,14 @@ pub(crate) fn getnameinfo(sockaddr: &[u8], flags: c_int) -> Result<(CString, CSt
         return Err(error(code));
     }
     // SAFETY: on success both buffers hold a string that ends within them; untouched, they are all zero.
-    Ok(unsafe {
-        (
-            CStr::from_ptr(host.as_ptr()).to_owned(),
-            CStr::from_ptr(service.as_ptr()).to_owned(),
-        )
-    })
+    Ok(unsafe { (CStr::from_ptr(host.as_ptr()).to_owned(), CStr::from_ptr(service.as_ptr()).to_owned()) })
 }
 
 fn error(code: c_int) -> GaiError {
-    let errno = (code == libc::EAI_SYSTEM)
-        .then(|| io::Error::last_os_error().raw_os_error())
-        .flatten();
+    let errno = (code == libc::EAI_SYSTEM).then(|| io::Error::last_os_error().raw_os_error()).flatten();
     // SAFETY: returns a constant string for every number.
     let message = unsafe { CStr::from_ptr(libc::gai_strerror(code)) };
-    GaiError {
-        code,
-        message: message.to_string_lossy().into_owned(),
-        errno,
-    }
+    GaiError { code, message: message.to_string_lossy().into_owned(), errno }
 }
 
 /// Owns what `getaddrinfo` returned.

@@ -7,8 +7,7 @@ use std::num::NonZeroU32;
 use std::os::fd::{OwnedFd, RawFd};
 
 use rustix::net::{
-    AddressFamily, Protocol, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags,
-    SocketType,
+    AddressFamily, Protocol, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags, SocketType,
 };
 
 use super::borrow;
@@ -44,19 +43,11 @@ pub(crate) fn send(fd: RawFd, buf: &[u8]) -> io::Result<usize> {
 #[inline]
 pub(crate) fn send_vectored(fd: RawFd, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
     let mut no_ancillary = SendAncillaryBuffer::default();
-    Ok(rustix::net::sendmsg(
-        borrow(fd)?,
-        bufs,
-        &mut no_ancillary,
-        SendFlags::NOSIGNAL,
-    )?)
+    Ok(rustix::net::sendmsg(borrow(fd)?, bufs, &mut no_ancillary, SendFlags::NOSIGNAL)?)
 }
 
 pub(crate) fn accept(fd: RawFd) -> io::Result<OwnedFd> {
-    Ok(rustix::net::accept_with(
-        borrow(fd)?,
-        SocketFlags::NONBLOCK | SocketFlags::CLOEXEC,
-    )?)
+    Ok(rustix::net::accept_with(borrow(fd)?, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?)
 }
 
 pub(crate) fn shutdown_write(fd: RawFd) -> io::Result<()> {
@@ -65,9 +56,7 @@ pub(crate) fn shutdown_write(fd: RawFd) -> io::Result<()> {
 
 /// What went wrong on the socket since this was last asked (SO_ERROR): the outcome of a `connect` that did not block.
 pub(crate) fn take_error(fd: RawFd) -> io::Result<Option<io::Error>> {
-    Ok(rustix::net::sockopt::socket_error(borrow(fd)?)?
-        .err()
-        .map(io::Error::from))
+    Ok(rustix::net::sockopt::socket_error(borrow(fd)?)?.err().map(io::Error::from))
 }
 
 /// For what is no socket: pipes and terminals.
@@ -107,16 +96,8 @@ pub(crate) fn stream_socket(address: &SocketAddr, protocol: i32) -> io::Result<O
         SocketAddr::V6(_) => AddressFamily::INET6,
     };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let protocol = u32::try_from(protocol)
-        .ok()
-        .and_then(NonZeroU32::new)
-        .map(Protocol::from_raw);
-    Ok(rustix::net::socket_with(
-        family,
-        SocketType::STREAM,
-        flags,
-        protocol,
-    )?)
+    let protocol = u32::try_from(protocol).ok().and_then(NonZeroU32::new).map(Protocol::from_raw);
+    Ok(rustix::net::socket_with(family, SocketType::STREAM, flags, protocol)?)
 }
 
 pub(crate) fn bind(fd: RawFd, address: &SocketAddr) -> io::Result<()> {

@@ -10,14 +10,7 @@ pub(crate) fn leave_signals_to_others() {
     // SAFETY: `sigfillset` initialises the set, the others then change it or read it; the mask is that of the calling thread only.
     unsafe {
         libc::sigfillset(set.as_mut_ptr());
-        for fault in [
-            libc::SIGSEGV,
-            libc::SIGBUS,
-            libc::SIGFPE,
-            libc::SIGILL,
-            libc::SIGTRAP,
-            libc::SIGABRT,
-        ] {
+        for fault in [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGABRT] {
             libc::sigdelset(set.as_mut_ptr(), fault);
         }
         libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), ptr::null_mut());

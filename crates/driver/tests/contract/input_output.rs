@@ -33,20 +33,11 @@ mod exactly {
     fn receiving_into_uninitialised_memory_takes_as_much_as_it_says(world: &World) {
         let (a, b) = world.pair();
         world.send_all(&b, b"abc").unwrap();
-        world
-            .driver
-            .watch(a.as_raw_fd(), Interest::READABLE, driver::Token(0))
-            .unwrap();
+        world.driver.watch(a.as_raw_fd(), Interest::READABLE, driver::Token(0)).unwrap();
         world.events();
         // Reading what was received would take unsafe code; that the rest comes next shows that as much was taken as was said.
         let mut buffer = [MaybeUninit::uninit(); 2];
-        assert_eq!(
-            world
-                .driver
-                .recv_uninit(a.as_raw_fd(), &mut buffer)
-                .unwrap(),
-            2
-        );
+        assert_eq!(world.driver.recv_uninit(a.as_raw_fd(), &mut buffer).unwrap(), 2);
         let mut rest = [0; 5];
         assert_eq!(world.driver.recv(a.as_raw_fd(), &mut rest).unwrap(), 1);
         assert_eq!(rest[0], b'c');
@@ -62,31 +53,20 @@ mod exactly {
                 Err(error) => break error,
             }
         };
-        assert!(
-            matches!(
-                error.kind(),
-                ErrorKind::BrokenPipe | ErrorKind::ConnectionReset
-            ),
-            "{error}"
-        );
+        assert!(matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset), "{error}");
     }
 
     fn a_closed_number_is_refused(world: &World) {
         for number in [-1, 100_000] {
             let error = world.driver.recv(number, &mut [0; 8]).unwrap_err();
-            assert_eq!(
-                error.raw_os_error(),
-                Some(rustix::io::Errno::BADF.raw_os_error())
-            );
+            assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::BADF.raw_os_error()));
         }
     }
 }
 
 /// Bytes that do not repeat in a small period, so that a lost or a doubled one shows.
 fn pattern(len: usize) -> Vec<u8> {
-    (0..len as u32)
-        .map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8)
-        .collect()
+    (0..len as u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
 }
 
 fn what_was_sent_arrives_and_then_the_end(world: &World) {
@@ -124,8 +104,6 @@ fn both_directions_work_after_one_was_shut(world: &World) {
     world.send_all(&b, b"still here").unwrap();
     world.shutdown_write(&b);
     assert_eq!(world.recv_to_end(&a).unwrap(), b"still here");
-    let error = world.persist(a.as_raw_fd(), Interest::WRITABLE, || {
-        world.driver.send(a.as_raw_fd(), b"x")
-    });
+    let error = world.persist(a.as_raw_fd(), Interest::WRITABLE, || world.driver.send(a.as_raw_fd(), b"x"));
     assert_eq!(error.unwrap_err().kind(), ErrorKind::BrokenPipe);
 }

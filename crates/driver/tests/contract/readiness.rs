@@ -29,27 +29,16 @@ const A: Token = Token(1);
 const B: Token = Token(2);
 
 fn readable(token: Token) -> Event {
-    Event {
-        token,
-        readable: true,
-        writable: false,
-    }
+    Event { token, readable: true, writable: false }
 }
 
 fn writable(token: Token) -> Event {
-    Event {
-        token,
-        readable: false,
-        writable: true,
-    }
+    Event { token, readable: false, writable: true }
 }
 
 fn a_socket_with_data_is_reported_until_the_data_is_read(world: &World) {
     let (a, b) = world.pair();
-    world
-        .driver
-        .watch(a.as_raw_fd(), Interest::READABLE, A)
-        .unwrap();
+    world.driver.watch(a.as_raw_fd(), Interest::READABLE, A).unwrap();
     assert_eq!(world.events_now(), []);
     world.send_all(&b, b"two").unwrap();
     assert_eq!(world.events(), [readable(A)]);
@@ -61,10 +50,7 @@ fn a_socket_with_data_is_reported_until_the_data_is_read(world: &World) {
 
 fn an_idle_socket_is_writable_and_not_readable(world: &World) {
     let (a, _b) = world.pair();
-    world
-        .driver
-        .watch(a.as_raw_fd(), Interest::BOTH, A)
-        .unwrap();
+    world.driver.watch(a.as_raw_fd(), Interest::BOTH, A).unwrap();
     assert_eq!(world.events(), [writable(A)]);
 }
 
@@ -78,10 +64,7 @@ fn a_full_socket_is_writable_again_when_its_peer_reads(world: &World) {
             Ok(count) => sent += count,
             Err(error) => {
                 assert_eq!(error.kind(), ErrorKind::WouldBlock);
-                world
-                    .driver
-                    .rewatch(a.as_raw_fd(), Interest::WRITABLE, A)
-                    .unwrap();
+                world.driver.rewatch(a.as_raw_fd(), Interest::WRITABLE, A).unwrap();
                 if world.events_now().is_empty() {
                     break;
                 }
@@ -91,11 +74,8 @@ fn a_full_socket_is_writable_again_when_its_peer_reads(world: &World) {
     let mut received = 0;
     while received < sent {
         let number = b.as_raw_fd();
-        received += world
-            .persist(number, Interest::READABLE, || {
-                world.driver.recv(number, &mut vec![0; 1 << 16])
-            })
-            .unwrap();
+        received +=
+            world.persist(number, Interest::READABLE, || world.driver.recv(number, &mut vec![0; 1 << 16])).unwrap();
     }
     assert_eq!(received, sent);
     assert_eq!(world.events(), [writable(A)]);
@@ -104,42 +84,19 @@ fn a_full_socket_is_writable_again_when_its_peer_reads(world: &World) {
 fn only_the_directions_asked_for_are_reported(world: &World) {
     let (a, b) = world.pair();
     world.send_all(&b, b"x").unwrap();
-    world
-        .driver
-        .watch(a.as_raw_fd(), Interest::WRITABLE, A)
-        .unwrap();
+    world.driver.watch(a.as_raw_fd(), Interest::WRITABLE, A).unwrap();
     assert_eq!(world.events(), [writable(A)]);
-    world
-        .driver
-        .rewatch(a.as_raw_fd(), Interest::READABLE, A)
-        .unwrap();
+    world.driver.rewatch(a.as_raw_fd(), Interest::READABLE, A).unwrap();
     assert_eq!(world.events(), [readable(A)]);
-    world
-        .driver
-        .rewatch(a.as_raw_fd(), Interest::BOTH, A)
-        .unwrap();
-    assert_eq!(
-        world.events(),
-        [Event {
-            token: A,
-            readable: true,
-            writable: true
-        }]
-    );
+    world.driver.rewatch(a.as_raw_fd(), Interest::BOTH, A).unwrap();
+    assert_eq!(world.events(), [Event { token: A, readable: true, writable: true }]);
 }
 
 fn a_gone_peer_is_reported_in_every_direction_asked_for_and_in_no_other(world: &World) {
     for (interest, expected) in [
         (Interest::READABLE, readable(A)),
         (Interest::WRITABLE, writable(A)),
-        (
-            Interest::BOTH,
-            Event {
-                token: A,
-                readable: true,
-                writable: true,
-            },
-        ),
+        (Interest::BOTH, Event { token: A, readable: true, writable: true }),
     ] {
         let (a, b) = world.pair();
         // Something unread makes it an error, not only an end.
@@ -153,14 +110,8 @@ fn a_gone_peer_is_reported_in_every_direction_asked_for_and_in_no_other(world: &
 
 fn interest_in_nothing_is_quiet_even_when_the_peer_is_gone(world: &World) {
     let (a, b) = world.pair();
-    world
-        .driver
-        .watch(a.as_raw_fd(), Interest::BOTH, A)
-        .unwrap();
-    world
-        .driver
-        .rewatch(a.as_raw_fd(), Interest::NONE, A)
-        .unwrap();
+    world.driver.watch(a.as_raw_fd(), Interest::BOTH, A).unwrap();
+    world.driver.rewatch(a.as_raw_fd(), Interest::NONE, A).unwrap();
     world.send_all(&a, b"x").unwrap();
     world.driver.close(b).unwrap();
     let before = world.driver.now();
@@ -169,33 +120,21 @@ fn interest_in_nothing_is_quiet_even_when_the_peer_is_gone(world: &World) {
     world.driver.wait(&mut events, Some(timeout)).unwrap();
     assert!(events.is_empty());
     assert!(world.driver.now() >= before + timeout);
-    world
-        .driver
-        .rewatch(a.as_raw_fd(), Interest::READABLE, B)
-        .unwrap();
+    world.driver.rewatch(a.as_raw_fd(), Interest::READABLE, B).unwrap();
     assert_eq!(world.events(), [readable(B)]);
 }
 
 fn watching_again_replaces_token_and_interest(world: &World) {
     let (a, b) = world.pair();
     world.send_all(&b, b"x").unwrap();
-    world
-        .driver
-        .watch(a.as_raw_fd(), Interest::READABLE, A)
-        .unwrap();
-    world
-        .driver
-        .watch(a.as_raw_fd(), Interest::WRITABLE, B)
-        .unwrap();
+    world.driver.watch(a.as_raw_fd(), Interest::READABLE, A).unwrap();
+    world.driver.watch(a.as_raw_fd(), Interest::WRITABLE, B).unwrap();
     assert_eq!(world.events(), [writable(B)]);
 }
 
 fn rewatching_what_is_not_watched_watches_it(world: &World) {
     let (a, b) = world.pair();
-    world
-        .driver
-        .rewatch(a.as_raw_fd(), Interest::READABLE, A)
-        .unwrap();
+    world.driver.rewatch(a.as_raw_fd(), Interest::READABLE, A).unwrap();
     world.send_all(&b, b"x").unwrap();
     assert_eq!(world.events(), [readable(A)]);
 }
@@ -209,10 +148,7 @@ fn unwatching_what_is_not_watched_does_nothing(world: &World) {
 
 fn an_unwatched_socket_is_not_reported(world: &World) {
     let (a, b) = world.pair();
-    world
-        .driver
-        .watch(a.as_raw_fd(), Interest::READABLE, A)
-        .unwrap();
+    world.driver.watch(a.as_raw_fd(), Interest::READABLE, A).unwrap();
     world.send_all(&b, b"x").unwrap();
     assert_eq!(world.events(), [readable(A)]);
     world.driver.unwatch(a.as_raw_fd()).unwrap();
@@ -222,10 +158,7 @@ fn an_unwatched_socket_is_not_reported(world: &World) {
 fn all_64_bits_of_a_token_come_back(world: &World) {
     let (a, _b) = world.pair();
     for token in [Token(u64::MAX), Token(0), Token(1 << 63)] {
-        world
-            .driver
-            .rewatch(a.as_raw_fd(), Interest::WRITABLE, token)
-            .unwrap();
+        world.driver.rewatch(a.as_raw_fd(), Interest::WRITABLE, token).unwrap();
         assert_eq!(world.events(), [writable(token)]);
     }
 }
@@ -233,34 +166,19 @@ fn all_64_bits_of_a_token_come_back(world: &World) {
 fn a_regular_file_and_a_bad_number_are_refused(world: &World) {
     let file = world.regular_file();
     for interest in [Interest::READABLE, Interest::BOTH] {
-        let refused = world
-            .driver
-            .watch(file.as_raw_fd(), interest, A)
-            .unwrap_err();
-        assert_eq!(
-            refused.raw_os_error(),
-            Some(rustix::io::Errno::PERM.raw_os_error())
-        );
+        let refused = world.driver.watch(file.as_raw_fd(), interest, A).unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(rustix::io::Errno::PERM.raw_os_error()));
     }
     for number in [-1, 100_000] {
-        let refused = world
-            .driver
-            .watch(number, Interest::READABLE, A)
-            .unwrap_err();
-        assert_eq!(
-            refused.raw_os_error(),
-            Some(rustix::io::Errno::BADF.raw_os_error())
-        );
+        let refused = world.driver.watch(number, Interest::READABLE, A).unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(rustix::io::Errno::BADF.raw_os_error()));
     }
 }
 
 fn a_small_buffer_starves_nobody(world: &World) {
     let pairs: Vec<(OwnedFd, OwnedFd)> = (0..10).map(|_| world.pair()).collect();
     for (number, (a, _)) in pairs.iter().enumerate() {
-        world
-            .driver
-            .watch(a.as_raw_fd(), Interest::WRITABLE, Token(number as u64))
-            .unwrap();
+        world.driver.watch(a.as_raw_fd(), Interest::WRITABLE, Token(number as u64)).unwrap();
     }
     let mut events = Events::with_capacity(3);
     let mut seen = HashSet::new();

@@ -36,9 +36,7 @@ fn a_scripted_peer_acts_at_its_time_and_ends_the_wait_then() {
     driver.wait(&mut events, None).unwrap();
     assert_eq!(driver.now(), start + Duration::from_secs(2));
     assert_eq!(driver.recv(a.as_raw_fd(), &mut [0; 9]).unwrap(), 1);
-    driver
-        .wait(&mut events, Some(Duration::from_secs(100)))
-        .unwrap();
+    driver.wait(&mut events, Some(Duration::from_secs(100))).unwrap();
     assert_eq!(driver.now(), start + Duration::from_secs(3));
     assert_eq!(driver.recv(a.as_raw_fd(), &mut [0; 9]).unwrap(), 0);
 }
@@ -62,26 +60,13 @@ fn no_descriptors_left_keeps_the_client_in_the_backlog() {
     let world = driver.simulation().unwrap();
     let listener = world.listener().unwrap();
     let _client = world.connect(listener.as_raw_fd()).unwrap();
-    driver
-        .watch(listener.as_raw_fd(), Interest::READABLE, A)
-        .unwrap();
-    world.fail_next(
-        listener.as_raw_fd(),
-        Call::Accept,
-        Errno::MFILE.raw_os_error(),
-    );
+    driver.watch(listener.as_raw_fd(), Interest::READABLE, A).unwrap();
+    world.fail_next(listener.as_raw_fd(), Call::Accept, Errno::MFILE.raw_os_error());
     let error = driver.accept(listener.as_raw_fd()).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(Errno::MFILE.raw_os_error()));
     let mut events = Events::with_capacity(4);
     driver.wait(&mut events, Some(Duration::ZERO)).unwrap();
-    assert_eq!(
-        events.get(0),
-        Some(Event {
-            token: A,
-            readable: true,
-            writable: false
-        })
-    );
+    assert_eq!(events.get(0), Some(Event { token: A, readable: true, writable: false }));
     driver.accept(listener.as_raw_fd()).unwrap();
 }
 
@@ -97,10 +82,7 @@ fn a_reset_comes_after_the_data_and_only_once() {
     let error = driver.recv(a.as_raw_fd(), &mut buffer).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     assert_eq!(driver.recv(a.as_raw_fd(), &mut buffer).unwrap(), 0);
-    assert_eq!(
-        driver.send(a.as_raw_fd(), b"x").unwrap_err().kind(),
-        ErrorKind::BrokenPipe
-    );
+    assert_eq!(driver.send(a.as_raw_fd(), b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
 }
 
 #[test]
@@ -113,10 +95,7 @@ fn an_interrupted_wait_loses_neither_wake_up_nor_event() {
     let mut events = Events::with_capacity(4);
     for timeout in [None, Some(Duration::ZERO)] {
         world.interrupt_next_wait();
-        assert_eq!(
-            driver.wait(&mut events, timeout).unwrap_err().kind(),
-            ErrorKind::Interrupted
-        );
+        assert_eq!(driver.wait(&mut events, timeout).unwrap_err().kind(), ErrorKind::Interrupted);
     }
     driver.wait(&mut events, None).unwrap();
     assert!(events.woken());

@@ -38,10 +38,7 @@ fn many_wake_ups_before_a_wait_end_it_once(world: &World) {
     }
     world.driver.wait(&mut events, None).unwrap();
     assert!(events.woken());
-    world
-        .driver
-        .wait(&mut events, Some(Duration::ZERO))
-        .unwrap();
+    world.driver.wait(&mut events, Some(Duration::ZERO)).unwrap();
     assert!(!events.woken());
 }
 
@@ -51,10 +48,7 @@ fn a_wake_up_can_be_taken_without_a_wait(world: &World) {
     assert!(world.driver.take_wake());
     assert!(!world.driver.take_wake());
     let mut events = Events::with_capacity(4);
-    world
-        .driver
-        .wait(&mut events, Some(Duration::ZERO))
-        .unwrap();
+    world.driver.wait(&mut events, Some(Duration::ZERO)).unwrap();
     assert!(!events.woken());
 }
 
@@ -85,10 +79,7 @@ fn another_thread_ends_a_wait_without_limit(world: &World) {
 
 fn a_wake_up_and_an_event_are_reported_together(world: &World) {
     let (a, _b) = world.pair();
-    world
-        .driver
-        .watch(a.as_raw_fd(), Interest::WRITABLE, Token(3))
-        .unwrap();
+    world.driver.watch(a.as_raw_fd(), Interest::WRITABLE, Token(3)).unwrap();
     world.driver.waker().wake();
     let mut events = Events::with_capacity(4);
     world.driver.wait(&mut events, None).unwrap();
@@ -116,23 +107,14 @@ fn only_one_thread_waits(world: &World) {
         let waiters = [0, 1].map(|_| {
             scope.spawn(|| {
                 let mut events = Events::with_capacity(4);
-                let outcome = world
-                    .driver
-                    .wait(&mut events, None)
-                    .map_err(|error| error.kind());
+                let outcome = world.driver.wait(&mut events, None).map_err(|error| error.kind());
                 // Whoever is refused ends the other's sleep.
                 waker.wake();
                 outcome
             })
         });
-        waiters
-            .into_iter()
-            .map(|waiter| waiter.join().unwrap())
-            .collect()
+        waiters.into_iter().map(|waiter| waiter.join().unwrap()).collect()
     });
-    assert!(
-        outcomes.contains(&Err(ErrorKind::ResourceBusy)),
-        "{outcomes:?}"
-    );
+    assert!(outcomes.contains(&Err(ErrorKind::ResourceBusy)), "{outcomes:?}");
     assert!(outcomes.contains(&Ok(())), "{outcomes:?}");
 }

@@ -24,35 +24,22 @@ enum Sockets {
 
 impl World {
     pub(crate) fn epoll_unix() -> World {
-        World {
-            driver: Driver::epoll().unwrap(),
-            sockets: Sockets::Unix,
-        }
+        World { driver: Driver::epoll().unwrap(), sockets: Sockets::Unix }
     }
 
     pub(crate) fn epoll_tcp() -> World {
-        World {
-            driver: Driver::epoll().unwrap(),
-            sockets: Sockets::Tcp,
-        }
+        World { driver: Driver::epoll().unwrap(), sockets: Sockets::Tcp }
     }
 
     pub(crate) fn simulated(seed: u64) -> World {
         let driver = Driver::simulated(seed);
         let simulation = driver.simulation().unwrap();
-        World {
-            driver,
-            sockets: Sockets::Simulated(simulation),
-        }
+        World { driver, sockets: Sockets::Simulated(simulation) }
     }
 
     pub(crate) fn in_trouble(seed: u64) -> World {
         let world = World::simulated(seed);
-        world
-            .driver
-            .simulation()
-            .unwrap()
-            .set_trouble(Trouble::PLENTY);
+        world.driver.simulation().unwrap().set_trouble(Trouble::PLENTY);
         world
     }
 
@@ -92,9 +79,7 @@ impl World {
     pub(crate) fn connect(&self, listener: &OwnedFd) -> OwnedFd {
         match &self.sockets {
             Sockets::Unix | Sockets::Tcp => {
-                let address = TcpListener::from(listener.try_clone().unwrap())
-                    .local_addr()
-                    .unwrap();
+                let address = TcpListener::from(listener.try_clone().unwrap()).local_addr().unwrap();
                 let client = TcpStream::connect(address).unwrap();
                 client.set_nonblocking(true).unwrap();
                 client.into()
@@ -133,12 +118,7 @@ impl World {
     }
 
     /// Does a call as often as it takes; between the tries it waits for readiness, as a loop would.
-    pub(crate) fn persist<R>(
-        &self,
-        fd: RawFd,
-        interest: Interest,
-        call: impl Fn() -> io::Result<R>,
-    ) -> io::Result<R> {
+    pub(crate) fn persist<R>(&self, fd: RawFd, interest: Interest, call: impl Fn() -> io::Result<R>) -> io::Result<R> {
         let token = Token(0xFEED);
         loop {
             match call() {
@@ -160,9 +140,7 @@ impl World {
         loop {
             let chunk = self.persist(fd, Interest::READABLE, || {
                 let mut chunk = [0; 1000];
-                self.driver
-                    .recv(fd, &mut chunk)
-                    .map(|count| chunk[..count].to_vec())
+                self.driver.recv(fd, &mut chunk).map(|count| chunk[..count].to_vec())
             })?;
             if chunk.is_empty() {
                 return Ok(all);

@@ -34,47 +34,26 @@ pub(super) fn check_callback(py: Python<'_>, callback: &Obj, method: &str) -> Ra
 fn refuse_coroutine(callback: &Bound<'_, PyAny>, method: &str) -> PyResult<()> {
     let py = callback.py();
     if imports::is_coroutine(py)?.call1((callback,))?.is_truthy()?
-        || imports::is_coroutine_function(py)?
-            .call1((callback,))?
-            .is_truthy()?
+        || imports::is_coroutine_function(py)?.call1((callback,))?.is_truthy()?
     {
-        return Err(PyTypeError::new_err(format!(
-            "coroutines cannot be used with {method}()"
-        )));
+        return Err(PyTypeError::new_err(format!("coroutines cannot be used with {method}()")));
     }
     if !callback.is_callable() {
-        let text = format!(
-            "a callable object was expected by {method}(), got {}",
-            callback.repr()?
-        );
+        let text = format!("a callable object was expected by {method}(), got {}", callback.repr()?);
         return Err(PyTypeError::new_err(text));
     }
     Ok(())
 }
 
 /// As `turn::run_entry`, and reports a callback that took longer than `loop.slow_callback_duration`.
-pub(super) fn run_timed(
-    py: Python<'_>,
-    this: &Obj,
-    event_loop: &Loop,
-    entry: Ready,
-) -> RawResult<()> {
+pub(super) fn run_timed(py: Python<'_>, this: &Obj, event_loop: &Loop, entry: Ready) -> RawResult<()> {
     let subject = subject(py, this, event_loop, &entry)?;
-    event_loop.current_handle.set(
-        subject
-            .clone()
-            .filter(|_| matches!(entry, Ready::Handle(_))),
-    );
+    event_loop.current_handle.set(subject.clone().filter(|_| matches!(entry, Ready::Handle(_))));
     let start = event_loop.runtime.driver.now();
     let outcome = turn::run_entry(py, this, event_loop, entry);
     event_loop.current_handle.set(None);
     outcome?;
-    let seconds = event_loop
-        .runtime
-        .driver
-        .now()
-        .saturating_since(start)
-        .as_secs_f64();
+    let seconds = event_loop.runtime.driver.now().saturating_since(start).as_secs_f64();
     match subject {
         Some(subject) => to_raw(py, report_slow(py, event_loop, subject, seconds)),
         None => Ok(()),
@@ -86,24 +65,14 @@ fn subject(py: Python<'_>, this: &Obj, event_loop: &Loop, entry: &Ready) -> RawR
     Ok(match entry {
         Ready::Handle(handle) => (!handle::is_cancelled(handle)).then(|| handle.clone()),
         Ready::Step(task) | Ready::Wakeup { task, .. } => Some(task.clone()),
-        Ready::DoneCallback {
-            callback,
-            future,
-            context,
-        } => {
+        Ready::DoneCallback { callback, future, context } => {
             let rest = Rest::One(future.clone());
-            let made = handle::make(
-                py,
-                event_loop.reference(this),
-                callback.clone(),
-                rest,
-                Some(context.clone()),
-            )?;
+            let made = handle::make(py, event_loop.reference(this), callback.clone(), rest, Some(context.clone()))?;
             Some(made.into_obj())
         }
-        Ready::Io { token, .. } => event_loop.runtime.slots.with(py, |slots| {
-            slots.get(*token).map(|slot| slot.object.clone())
-        }),
+        Ready::Io { token, .. } => {
+            event_loop.runtime.slots.with(py, |slots| slots.get(*token).map(|slot| slot.object.clone()))
+        }
         Ready::Native { object, .. } => Some(object.clone()),
     })
 }
@@ -129,9 +98,7 @@ pub(super) fn track_origins(py: Python<'_>, event_loop: &Loop, enabled: bool) ->
     let sys = py.import("sys")?;
     match (enabled, event_loop.origin_tracking.get()) {
         (true, None) => {
-            let before = sys
-                .call_method0("get_coroutine_origin_tracking_depth")?
-                .extract()?;
+            let before = sys.call_method0("get_coroutine_origin_tracking_depth")?.extract()?;
             sys.call_method1("set_coroutine_origin_tracking_depth", (ORIGIN_DEPTH,))?;
             event_loop.origin_tracking.set(Some(before));
         }

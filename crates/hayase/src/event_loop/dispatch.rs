@@ -12,18 +12,8 @@ use crate::raw::obj::Obj;
 use crate::runtime::slots::SlotKind;
 use crate::transports;
 
-pub(super) fn ready(
-    py: Python<'_>,
-    event_loop: &Loop,
-    token: Token,
-    readable: bool,
-    writable: bool,
-) -> RawResult<()> {
-    let slot = event_loop.runtime.slots.with(py, |slots| {
-        slots
-            .get(token)
-            .map(|slot| (slot.kind, slot.object.clone()))
-    });
+pub(super) fn ready(py: Python<'_>, event_loop: &Loop, token: Token, readable: bool, writable: bool) -> RawResult<()> {
+    let slot = event_loop.runtime.slots.with(py, |slots| slots.get(token).map(|slot| (slot.kind, slot.object.clone())));
     let Some((kind, object)) = slot else {
         return Ok(());
     };

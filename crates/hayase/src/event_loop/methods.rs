@@ -8,9 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
 
 use super::watchers::{self, Side};
-use super::{
-    Arguments, Loop, connect, debug, exceptions, executor, resolve, run, serve, signals, sockets,
-};
+use super::{Arguments, Loop, connect, debug, exceptions, executor, resolve, run, serve, signals, sockets};
 use crate::raw::instance::Visitor;
 use crate::raw::obj::Obj;
 
@@ -34,21 +32,12 @@ impl Loop {
         kwargs: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Loop> {
         let py = class.py();
-        let takes_none = class
-            .getattr("__init__")?
-            .is(&py.get_type::<PyAny>().getattr("__init__")?);
+        let takes_none = class.getattr("__init__")?.is(&py.get_type::<PyAny>().getattr("__init__")?);
         if takes_none && (!args.is_empty() || kwargs.is_some_and(|kwargs| !kwargs.is_empty())) {
-            return Err(PyTypeError::new_err(format!(
-                "{}() takes no arguments",
-                class.name()?
-            )));
+            return Err(PyTypeError::new_err(format!("{}() takes no arguments", class.name()?)));
         }
         let event_loop = Loop::make(super::overrides_call_soon(class)?)?;
-        event_loop
-            .runtime
-            .scheduler
-            .debug
-            .set(debug_by_environment(py)?);
+        event_loop.runtime.scheduler.debug.set(debug_by_environment(py)?);
         Ok(event_loop)
     }
 
@@ -60,10 +49,7 @@ impl Loop {
     }
 
     /// Run until the future (or the task made of a coroutine) is done; returns its result or raises its exception.
-    fn run_until_complete<'py>(
-        slf: &Bound<'py, Self>,
-        future: &Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, PyAny>> {
+    fn run_until_complete<'py>(slf: &Bound<'py, Self>, future: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         run::run_until_complete(slf, future)
     }
 
@@ -115,12 +101,9 @@ impl Loop {
     /// factory(loop, coro, **kwargs) makes the tasks of create_task(); None: the loop's own.
     fn set_task_factory(&self, factory: &Bound<'_, PyAny>) -> PyResult<()> {
         if !factory.is_none() && !factory.is_callable() {
-            return Err(PyTypeError::new_err(
-                "task factory must be a callable or None",
-            ));
+            return Err(PyTypeError::new_err("task factory must be a callable or None"));
         }
-        self.task_factory
-            .set((!factory.is_none()).then(|| Obj::from_any(factory)));
+        self.task_factory.set((!factory.is_none()).then(|| Obj::from_any(factory)));
         Ok(())
     }
 
@@ -151,9 +134,7 @@ impl Loop {
         py: Python<'_>,
         timeout: Option<Py<PyAny>>,
     ) -> PyResult<Py<PyAny>> {
-        Ok(executor::shutdown_default_executor(slf, timeout)?
-            .into_bound(py)
-            .unbind())
+        Ok(executor::shutdown_default_executor(slf, timeout)?.into_bound(py).unbind())
     }
 
     // Connections
@@ -199,8 +180,7 @@ impl Loop {
             all_errors,
         };
         let py = slf.py();
-        connect::create_connection(py, Loop::runtime_ref(slf), arguments)
-            .map(|made| to_python(py, Some(made)))
+        connect::create_connection(py, Loop::runtime_ref(slf), arguments).map(|made| to_python(py, Some(made)))
     }
 
     /// Make a transport and a protocol for a connection that the program accepted itself.
@@ -221,8 +201,7 @@ impl Loop {
             ssl_shutdown_timeout: ssl_shutdown_timeout.map(Obj::from_any),
         };
         let py = slf.py();
-        connect::connect_accepted_socket(py, Loop::runtime_ref(slf), arguments)
-            .map(|made| to_python(py, Some(made)))
+        connect::connect_accepted_socket(py, Loop::runtime_ref(slf), arguments).map(|made| to_python(py, Some(made)))
     }
 
     /// Listen on host (one, several, or None: every interface) and port, or on sock: gives a Server.
@@ -265,18 +244,13 @@ impl Loop {
             start_serving,
         };
         let py = slf.py();
-        serve::create_server(py, Loop::runtime_ref(slf), arguments)
-            .map(|made| to_python(py, Some(made)))
+        serve::create_server(py, Loop::runtime_ref(slf), arguments).map(|made| to_python(py, Some(made)))
     }
 
     // Sockets
 
     /// Connect a non-blocking socket.
-    fn sock_connect(
-        slf: &Bound<'_, Self>,
-        sock: &Bound<'_, PyAny>,
-        address: &Bound<'_, PyAny>,
-    ) -> PyResult<Py<PyAny>> {
+    fn sock_connect(slf: &Bound<'_, Self>, sock: &Bound<'_, PyAny>, address: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         sockets::connect(slf, sock, address).map(|made| to_python(slf.py(), Some(made)))
     }
 
@@ -286,21 +260,13 @@ impl Loop {
     }
 
     /// Receive up to n bytes.
-    fn sock_recv(
-        slf: &Bound<'_, Self>,
-        sock: &Bound<'_, PyAny>,
-        n: &Bound<'_, PyAny>,
-    ) -> PyResult<Py<PyAny>> {
+    fn sock_recv(slf: &Bound<'_, Self>, sock: &Bound<'_, PyAny>, n: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         sockets::receive(slf, "Loop.sock_recv", "recv", sock, vec![Obj::from_any(n)])
             .map(|made| to_python(slf.py(), Some(made)))
     }
 
     /// Receive into a buffer; gives the number of bytes.
-    fn sock_recv_into(
-        slf: &Bound<'_, Self>,
-        sock: &Bound<'_, PyAny>,
-        buf: &Bound<'_, PyAny>,
-    ) -> PyResult<Py<PyAny>> {
+    fn sock_recv_into(slf: &Bound<'_, Self>, sock: &Bound<'_, PyAny>, buf: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         let args = vec![Obj::from_any(buf)];
         sockets::receive(slf, "Loop.sock_recv_into", "recv_into", sock, args)
             .map(|made| to_python(slf.py(), Some(made)))
@@ -313,8 +279,7 @@ impl Loop {
         bufsize: &Bound<'_, PyAny>,
     ) -> PyResult<Py<PyAny>> {
         let args = vec![Obj::from_any(bufsize)];
-        sockets::receive(slf, "Loop.sock_recvfrom", "recvfrom", sock, args)
-            .map(|made| to_python(slf.py(), Some(made)))
+        sockets::receive(slf, "Loop.sock_recvfrom", "recvfrom", sock, args).map(|made| to_python(slf.py(), Some(made)))
     }
 
     /// Receive a datagram into a buffer: gives (number of bytes, address).
@@ -333,11 +298,7 @@ impl Loop {
     }
 
     /// Send all of data.
-    fn sock_sendall(
-        slf: &Bound<'_, Self>,
-        sock: &Bound<'_, PyAny>,
-        data: &Bound<'_, PyAny>,
-    ) -> PyResult<Py<PyAny>> {
+    fn sock_sendall(slf: &Bound<'_, Self>, sock: &Bound<'_, PyAny>, data: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         sockets::send_all(slf, sock, data).map(|made| to_python(slf.py(), Some(made)))
     }
 
@@ -371,17 +332,12 @@ impl Loop {
             flags,
         };
         let py = slf.py();
-        resolve::getaddrinfo(py, Loop::runtime_ref(slf), question)
-            .map(|made| to_python(py, Some(made)))
+        resolve::getaddrinfo(py, Loop::runtime_ref(slf), question).map(|made| to_python(py, Some(made)))
     }
 
     /// Host and service of an address, as socket.getnameinfo() gives them.
     #[pyo3(signature = (sockaddr, flags=0))]
-    fn getnameinfo(
-        slf: &Bound<'_, Self>,
-        sockaddr: &Bound<'_, PyAny>,
-        flags: i32,
-    ) -> PyResult<Py<PyAny>> {
+    fn getnameinfo(slf: &Bound<'_, Self>, sockaddr: &Bound<'_, PyAny>, flags: i32) -> PyResult<Py<PyAny>> {
         let py = slf.py();
         resolve::getnameinfo(py, Loop::runtime_ref(slf), Obj::from_any(sockaddr), flags)
             .map(|made| to_python(py, Some(made)))
@@ -450,10 +406,7 @@ impl Loop {
     }
 
     /// Log the context on the logger "asyncio".
-    fn default_exception_handler(
-        slf: &Bound<'_, Self>,
-        context: &Bound<'_, PyAny>,
-    ) -> PyResult<()> {
+    fn default_exception_handler(slf: &Bound<'_, Self>, context: &Bound<'_, PyAny>) -> PyResult<()> {
         exceptions::default_handler(slf, context)
     }
 
@@ -587,7 +540,5 @@ fn to_python(py: Python<'_>, value: Option<Obj>) -> Py<PyAny> {
 
 /// `PYTHONASYNCIODEBUG`, or `-X dev`.
 fn debug_by_environment(py: Python<'_>) -> PyResult<bool> {
-    py.import("asyncio.coroutines")?
-        .call_method0("_is_debug_mode")?
-        .is_truthy()
+    py.import("asyncio.coroutines")?.call_method0("_is_debug_mode")?.is_truthy()
 }

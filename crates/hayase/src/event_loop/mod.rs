@@ -30,8 +30,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyModule, PyTuple, PyType};
 
 use crate::raw::cell::{GilValue, ObjCell};
-use crate::raw::{detached, loop_ref};
 use crate::raw::obj::Obj;
+use crate::raw::{detached, loop_ref};
 use crate::runtime::{Runtime, RuntimeRef};
 use crate::tasks::scheduler::LoopRef;
 
@@ -133,7 +133,8 @@ pub(crate) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
     resolve::init(py)?;
     crate::interop::imports::prepare_reports(py)?;
     schedule::add_methods(py)?;
-    let at_exit = PyCFunction::new_closure(py, None, None, |args: &Bound<'_, PyTuple>, _| detached::process_exits(args.py()))?;
+    let at_exit =
+        PyCFunction::new_closure(py, None, None, |args: &Bound<'_, PyTuple>, _| detached::process_exits(args.py()))?;
     py.import("atexit")?.call_method1("register", (at_exit,))?;
     Ok(())
 }

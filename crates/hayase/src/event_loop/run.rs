@@ -14,17 +14,10 @@ use crate::transports::stream;
 pub(super) fn check_not_running(this: &Bound<'_, Loop>) -> PyResult<()> {
     let py = this.py();
     if this.get().runtime.scheduler.running_thread.get() != 0 {
-        return Err(PyRuntimeError::new_err(
-            "This event loop is already running",
-        ));
+        return Err(PyRuntimeError::new_err("This event loop is already running"));
     }
-    if !asyncio_events(py)?
-        .call_method0("_get_running_loop")?
-        .is_none()
-    {
-        return Err(PyRuntimeError::new_err(
-            "Cannot run the event loop while another loop is running",
-        ));
+    if !asyncio_events(py)?.call_method0("_get_running_loop")?.is_none() {
+        return Err(PyRuntimeError::new_err("Cannot run the event loop while another loop is running"));
     }
     Ok(())
 }
@@ -56,23 +49,15 @@ pub(super) fn run_forever(this: &Bound<'_, Loop>) -> PyResult<()> {
     scheduler.running_thread.set(0);
     let running = set_running_loop(py, py.None().bind(py));
     let origins = debug::track_origins(py, event_loop, false);
-    let hooks = sys
-        .getattr("set_asyncgen_hooks")
-        .and_then(|set| set.call1(hooks_before.cast()?))
-        .map(drop);
+    let hooks = sys.getattr("set_asyncgen_hooks").and_then(|set| set.call1(hooks_before.cast()?)).map(drop);
     outcome.and(running).and(origins).and(hooks)
 }
 
 fn start(this: &Bound<'_, Loop>) -> PyResult<signals::WakeupFd> {
     let py = this.py();
     debug::track_origins(py, this.get(), this.get().runtime.scheduler.debug.get())?;
-    let hooks = (
-        this.getattr("_asyncgen_firstiter_hook")?,
-        this.getattr("_asyncgen_finalizer_hook")?,
-    );
-    py.import("sys")?
-        .getattr("set_asyncgen_hooks")?
-        .call1(hooks)?;
+    let hooks = (this.getattr("_asyncgen_firstiter_hook")?, this.getattr("_asyncgen_finalizer_hook")?);
+    py.import("sys")?.getattr("set_asyncgen_hooks")?.call1(hooks)?;
     set_running_loop(py, this.as_any())?;
     signals::listen(this)
 }
@@ -124,9 +109,7 @@ pub(super) fn run_until_complete<'py>(
     future.call_method1("remove_done_callback", (&done,))?;
     ran?;
     if !future.call_method0("done")?.is_truthy()? {
-        return Err(PyRuntimeError::new_err(
-            "Event loop stopped before Future completed.",
-        ));
+        return Err(PyRuntimeError::new_err("Event loop stopped before Future completed."));
     }
     future.call_method0("result")
 }
@@ -151,24 +134,17 @@ pub(super) fn close(this: &Bound<'_, Loop>) -> PyResult<()> {
     if let Some(executor) = event_loop.default_executor.take() {
         let keywords = pyo3::types::PyDict::new(py);
         keywords.set_item("wait", false)?;
-        executor
-            .borrow(py)
-            .call_method("shutdown", (), Some(&keywords))?;
+        executor.borrow(py).call_method("shutdown", (), Some(&keywords))?;
     }
     Ok(())
 }
 
 /// An asynchronous generator started: it is remembered, to be closed with the loop.
-pub(super) fn asyncgen_started(
-    this: &Bound<'_, Loop>,
-    generator: &Bound<'_, PyAny>,
-) -> PyResult<()> {
+pub(super) fn asyncgen_started(this: &Bound<'_, Loop>, generator: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = this.py();
     if this.get().asyncgens_were_shut_down.get() {
-        let text = format!(
-            "asynchronous generator {} was scheduled after loop.shutdown_asyncgens() call",
-            generator.repr()?
-        );
+        let text =
+            format!("asynchronous generator {} was scheduled after loop.shutdown_asyncgens() call", generator.repr()?);
         exceptions::resource_warning(py, &text, this)?;
     }
     asyncgens(this)?.call_method1("add", (generator,))?;
@@ -176,17 +152,11 @@ pub(super) fn asyncgen_started(
 }
 
 /// An asynchronous generator dies unfinished: its `aclose()` runs as a task. Called by whatever thread collects it.
-pub(super) fn asyncgen_dropped(
-    this: &Bound<'_, Loop>,
-    generator: &Bound<'_, PyAny>,
-) -> PyResult<()> {
+pub(super) fn asyncgen_dropped(this: &Bound<'_, Loop>, generator: &Bound<'_, PyAny>) -> PyResult<()> {
     asyncgens(this)?.call_method1("discard", (generator,))?;
     if !this.get().runtime.scheduler.closed.get() {
         let create_task = this.getattr("create_task")?;
-        this.call_method1(
-            "call_soon_threadsafe",
-            (create_task, generator.call_method0("aclose")?),
-        )?;
+        this.call_method1("call_soon_threadsafe", (create_task, generator.call_method0("aclose")?))?;
     }
     Ok(())
 }
@@ -194,18 +164,13 @@ pub(super) fn asyncgen_dropped(
 /// `loop.shutdown_asyncgens()`: closes the generators that live, all at once.
 pub(super) fn shutdown_asyncgens(this: &Bound<'_, Loop>) -> PyResult<Obj> {
     let runtime = this.get().reference_to_runtime(this);
-    coroutine::make(
-        this.py(),
-        runtime,
-        "EventLoop.shutdown_asyncgens",
-        |co| async move {
-            let Some((generators, closing)) = Python::attach(|py| begin_closing(py, &co))? else {
-                return Python::attach(|py| Ok(Obj::none(py)));
-            };
-            let results = co.wait_for(closing).await?;
-            Python::attach(|py| report_failed_closes(py, &co, generators, results))
-        },
-    )
+    coroutine::make(this.py(), runtime, "EventLoop.shutdown_asyncgens", |co| async move {
+        let Some((generators, closing)) = Python::attach(|py| begin_closing(py, &co))? else {
+            return Python::attach(|py| Ok(Obj::none(py)));
+        };
+        let results = co.wait_for(closing).await?;
+        Python::attach(|py| report_failed_closes(py, &co, generators, results))
+    })
 }
 
 /// The generators and the awaitable of their closing, if there are any.
@@ -218,20 +183,12 @@ fn begin_closing(py: Python<'_>, co: &Co) -> PyResult<Option<(Obj, Obj)>> {
     }
     let generators = py.import("builtins")?.call_method1("list", (&living,))?;
     living.call_method0("clear")?;
-    let closes = generators
-        .try_iter()?
-        .map(|generator| generator?.call_method0("aclose"))
-        .collect::<PyResult<Vec<_>>>()?;
+    let closes =
+        generators.try_iter()?.map(|generator| generator?.call_method0("aclose")).collect::<PyResult<Vec<_>>>()?;
     let keywords = PyDict::new(py);
     keywords.set_item("return_exceptions", true)?;
-    let closing = py
-        .import("asyncio.tasks")?
-        .getattr("gather")?
-        .call(PyTuple::new(py, closes)?, Some(&keywords))?;
-    Ok(Some((
-        Obj::from_bound(generators),
-        Obj::from_bound(closing),
-    )))
+    let closing = py.import("asyncio.tasks")?.getattr("gather")?.call(PyTuple::new(py, closes)?, Some(&keywords))?;
+    Ok(Some((Obj::from_bound(generators), Obj::from_bound(closing))))
 }
 
 fn report_failed_closes(py: Python<'_>, co: &Co, generators: Obj, results: Obj) -> PyResult<Obj> {
@@ -240,16 +197,11 @@ fn report_failed_closes(py: Python<'_>, co: &Co, generators: Obj, results: Obj) 
         let (generator, result) = (generator?, result?);
         if result.is_instance_of::<PyException>() {
             let report = PyDict::new(py);
-            let text = format!(
-                "an error occurred during closing of asynchronous generator {}",
-                generator.repr()?
-            );
+            let text = format!("an error occurred during closing of asynchronous generator {}", generator.repr()?);
             report.set_item("message", text)?;
             report.set_item("exception", result)?;
             report.set_item("asyncgen", generator)?;
-            co.event_loop()
-                .borrow(py)
-                .call_method1("call_exception_handler", (report,))?;
+            co.event_loop().borrow(py).call_method1("call_exception_handler", (report,))?;
         }
     }
     Ok(Obj::none(py))

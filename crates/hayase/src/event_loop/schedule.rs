@@ -77,12 +77,7 @@ fn call_soon(py: Python<'_>, this: &Obj, event_loop: &Loop, args: &Args<'_>) -> 
     schedule(py, this, event_loop, args)
 }
 
-fn call_soon_threadsafe(
-    py: Python<'_>,
-    this: &Obj,
-    event_loop: &Loop,
-    args: &Args<'_>,
-) -> RawResult<Obj> {
+fn call_soon_threadsafe(py: Python<'_>, this: &Obj, event_loop: &Loop, args: &Args<'_>) -> RawResult<Obj> {
     args.require(py, &["callback"])?;
     event_loop.runtime.scheduler.check_open(py)?;
     let handle = schedule(py, this, event_loop, args)?;
@@ -148,13 +143,7 @@ fn call_at(py: Python<'_>, this: &Obj, event_loop: &Loop, args: &Args<'_>) -> Ra
     arm(py, this, event_loop, when, args)
 }
 
-fn arm(
-    py: Python<'_>,
-    this: &Obj,
-    event_loop: &Loop,
-    when: When,
-    args: &Args<'_>,
-) -> RawResult<Obj> {
+fn arm(py: Python<'_>, this: &Obj, event_loop: &Loop, when: When, args: &Args<'_>) -> RawResult<Obj> {
     let scheduler = &event_loop.runtime.scheduler;
     scheduler.check_open(py)?;
     let context = context_of(py, args)?;
@@ -164,14 +153,7 @@ fn arm(
         // asyncio's call_later calls call_at, so that is the name in the error.
         debug::check_callback(py, &callback, "call_at")?;
     }
-    let timer = handle::make_timer(
-        py,
-        event_loop.reference(this),
-        when,
-        callback,
-        args.rest(2)?,
-        context,
-    )?;
+    let timer = handle::make_timer(py, event_loop.reference(this), when, callback, args.rest(2)?, context)?;
     let key = scheduler.insert_timer(py, deadline(when.seconds()), timer.as_obj().clone());
     handle::set_key(&timer, key);
     Ok(timer.into_obj())
@@ -193,11 +175,7 @@ fn number(py: Python<'_>, value: &Obj) -> Option<f64> {
     if let Ok(value) = value.cast_exact::<PyFloat>() {
         return Some(value.value());
     }
-    if value.is_exact_instance_of::<PyInt>() {
-        value.extract().ok()
-    } else {
-        None
-    }
+    if value.is_exact_instance_of::<PyInt>() { value.extract().ok() } else { None }
 }
 
 trait AddToFloat {
@@ -212,10 +190,7 @@ impl AddToFloat for pyo3::Borrowed<'_, '_, PyAny> {
 
 fn create_future(py: Python<'_>, this: &Obj, event_loop: &Loop, args: &Args<'_>) -> RawResult<Obj> {
     if args.len() > 0 || args.keyword_count() > 0 {
-        return Err(type_error(
-            py,
-            "create_future() takes no arguments".to_owned(),
-        ));
+        return Err(type_error(py, "create_future() takes no arguments".to_owned()));
     }
     tasks::future::make(py, event_loop.reference(this))
 }
@@ -224,18 +199,14 @@ fn create_task(py: Python<'_>, this: &Obj, event_loop: &Loop, args: &Args<'_>) -
     if args.len() > 1 {
         return Err(type_error(
             py,
-            format!(
-                "create_task() takes 2 positional arguments but {} were given",
-                args.len() + 1
-            ),
+            format!("create_task() takes 2 positional arguments but {} were given", args.len() + 1),
         ));
     }
     args.require(py, &["coro"])?;
     let coroutine = args.get(0).expect("required");
     event_loop.runtime.scheduler.check_open(py)?;
     if event_loop.task_factory.is_some() {
-        return to_raw(py, from_factory(py, this, event_loop, &coroutine, args))
-            .map(Obj::from_bound);
+        return to_raw(py, from_factory(py, this, event_loop, &coroutine, args)).map(Obj::from_bound);
     }
     let ([name, context], eager) = if args.keyword_count() == 0 {
         ([None, None], false)
@@ -250,14 +221,7 @@ fn create_task(py: Python<'_>, this: &Obj, event_loop: &Loop, args: &Args<'_>) -
         (args.keywords(py, [&NAME, &CONTEXT])?, false)
     };
     let set = |value: Option<Obj>| value.filter(|value| !value.is_none());
-    tasks::task::make(
-        py,
-        event_loop.reference(this),
-        coroutine,
-        set(name),
-        set(context),
-        eager,
-    )
+    tasks::task::make(py, event_loop.reference(this), coroutine, set(name), set(context), eager)
 }
 
 /// With a task factory: from 3.14 every keyword that was given goes to the factory; before, `context` if it is not
@@ -269,11 +233,7 @@ fn from_factory<'py>(
     coroutine: &Obj,
     args: &Args<'_>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let factory = event_loop
-        .task_factory
-        .get()
-        .expect("checked")
-        .into_bound(py);
+    let factory = event_loop.task_factory.get().expect("checked").into_bound(py);
     let keywords = PyDict::new(py);
     let mut name = None;
     for i in 0..args.keyword_count() {
@@ -301,11 +261,7 @@ fn from_factory<'py>(
 }
 
 /// As asyncio before 3.14: a factory's object without `set_name` is left alone.
-fn set_task_name(
-    py: Python<'_>,
-    task: &Bound<'_, PyAny>,
-    name: Option<Bound<'_, PyAny>>,
-) -> PyResult<()> {
+fn set_task_name(py: Python<'_>, task: &Bound<'_, PyAny>, name: Option<Bound<'_, PyAny>>) -> PyResult<()> {
     let Some(name) = name.filter(|name| !name.is_none()) else {
         return Ok(());
     };
@@ -329,8 +285,6 @@ impl Loop {
             return Some(Duration::ZERO);
         }
         let deadline = scheduler.next_deadline(py)?;
-        Some(Duration::from_nanos(
-            deadline.as_nanos().saturating_sub(now.as_nanos()),
-        ))
+        Some(Duration::from_nanos(deadline.as_nanos().saturating_sub(now.as_nanos())))
     }
 }

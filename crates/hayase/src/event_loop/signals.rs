@@ -46,8 +46,7 @@ impl Signals {
     }
 
     pub(super) fn visit(&self, visitor: &mut Visitor<'_>) {
-        self.handlers
-            .peek(|handlers| handlers.values().for_each(|handle| visitor.obj(handle)));
+        self.handlers.peek(|handlers| handlers.values().for_each(|handle| visitor.obj(handle)));
         visitor.cell(&self.reader);
         visitor.cell(&self.writer);
     }
@@ -95,14 +94,9 @@ pub(super) fn stop_listening(this: &Bound<'_, Loop>, before: WakeupFd) -> PyResu
     let py = this.py();
     // While a handler is installed the descriptor stays, as asyncio's does.
     if let WakeupFd(Some(before)) = before
-        && this
-            .get()
-            .signals
-            .handlers
-            .with(py, |handlers| handlers.is_empty())
+        && this.get().signals.handlers.with(py, |handlers| handlers.is_empty())
     {
-        py.import("signal")?
-            .call_method1("set_wakeup_fd", (before,))?;
+        py.import("signal")?.call_method1("set_wakeup_fd", (before,))?;
     }
     Ok(())
 }
@@ -118,13 +112,9 @@ fn make_pair(this: &Bound<'_, Loop>) -> PyResult<()> {
     reader.call_method1("setblocking", (false,))?;
     writer.call_method1("setblocking", (false,))?;
     let fd: RawFd = reader.call_method0("fileno")?.extract()?;
-    this.get()
-        .runtime
-        .watch(py, fd, Interest::READABLE, SlotKind::Signals, Obj::none(py))?;
+    this.get().runtime.watch(py, fd, Interest::READABLE, SlotKind::Signals, Obj::none(py))?;
     signals.reader_fd.set(fd);
-    signals
-        .writer_fd
-        .set(writer.call_method0("fileno")?.extract()?);
+    signals.writer_fd.set(writer.call_method0("fileno")?.extract()?);
     signals.reader.set(Some(Obj::from_bound(reader)));
     signals.writer.set(Some(Obj::from_bound(writer)));
     Ok(())
@@ -134,11 +124,7 @@ fn make_pair(this: &Bound<'_, Loop>) -> PyResult<()> {
 pub(super) fn on_ready(py: Python<'_>, event_loop: &Loop) -> RawResult<()> {
     let signals = &event_loop.signals;
     let mut numbers = [0; NUMBERS_PER_READ];
-    while let Ok(count @ 1..) = event_loop
-        .runtime
-        .driver
-        .recv(signals.reader_fd.get(), &mut numbers)
-    {
+    while let Ok(count @ 1..) = event_loop.runtime.driver.recv(signals.reader_fd.get(), &mut numbers) {
         for number in &numbers[..count] {
             queue(py, event_loop, i32::from(*number))?;
         }
@@ -150,11 +136,7 @@ pub(super) fn on_ready(py: Python<'_>, event_loop: &Loop) -> RawResult<()> {
 }
 
 fn queue(py: Python<'_>, event_loop: &Loop, number: i32) -> RawResult<()> {
-    let Some(handle) = event_loop
-        .signals
-        .handlers
-        .with(py, |handlers| handlers.get(&number).cloned())
-    else {
+    let Some(handle) = event_loop.signals.handlers.with(py, |handlers| handlers.get(&number).cloned()) else {
         return Ok(());
     };
     if handle::is_cancelled(&handle) {
@@ -173,13 +155,9 @@ pub(super) fn add(
     let py = this.py();
     let event_loop = this.get();
     if imports::is_coroutine(py)?.call1((callback,))?.is_truthy()?
-        || imports::is_coroutine_function(py)?
-            .call1((callback,))?
-            .is_truthy()?
+        || imports::is_coroutine_function(py)?.call1((callback,))?.is_truthy()?
     {
-        return Err(PyTypeError::new_err(
-            "coroutines cannot be used with add_signal_handler()",
-        ));
+        return Err(PyTypeError::new_err("coroutines cannot be used with add_signal_handler()"));
     }
     let number = check_number(number)?;
     to_py(py, event_loop.runtime.scheduler.check_open(py))?;
@@ -192,44 +170,24 @@ pub(super) fn add(
             err
         }
     };
-    signal
-        .call_method1("set_wakeup_fd", (event_loop.signals.writer_fd.get(),))
-        .map_err(refused)?;
+    signal.call_method1("set_wakeup_fd", (event_loop.signals.writer_fd.get(),)).map_err(refused)?;
     let rest = match args.len() {
         0 => Rest::None,
         1 => Rest::One(Obj::from_bound(args.get_item(0)?)),
         _ => Rest::Tuple(Obj::from_any(args.as_any())),
     };
     let object = Obj::from_any(this.as_any());
-    let made = handle::make(
-        py,
-        event_loop.reference(&object),
-        Obj::from_any(callback),
-        rest,
-        None,
-    );
+    let made = handle::make(py, event_loop.reference(&object), Obj::from_any(callback), rest, None);
     let handle = to_py(py, made)?.into_obj();
-    let before = event_loop
-        .signals
-        .handlers
-        .with(py, |handlers| handlers.insert(number, handle));
+    let before = event_loop.signals.handlers.with(py, |handlers| handlers.insert(number, handle));
     drop(before);
     // A Python-level handler must exist, or the interpreter would not note the signal; it has nothing to do.
     let installed = signal
         .call_method1("signal", (number, noted_elsewhere(py)?))
         .and_then(|_| signal.call_method1("siginterrupt", (number, false)));
     if let Err(err) = installed {
-        drop(
-            event_loop
-                .signals
-                .handlers
-                .with(py, |handlers| handlers.remove(&number)),
-        );
-        if event_loop
-            .signals
-            .handlers
-            .with(py, |handlers| handlers.is_empty())
-        {
+        drop(event_loop.signals.handlers.with(py, |handlers| handlers.remove(&number)));
+        if event_loop.signals.handlers.with(py, |handlers| handlers.is_empty()) {
             signal.call_method1("set_wakeup_fd", (-1,))?;
         }
         return Err(cannot_be_caught(py, err, number));
@@ -239,10 +197,7 @@ pub(super) fn add(
 
 fn cannot_be_caught(py: Python<'_>, err: PyErr, number: i32) -> PyErr {
     const EINVAL: i32 = 22;
-    let errno = err
-        .value(py)
-        .getattr("errno")
-        .and_then(|errno| errno.extract::<i32>());
+    let errno = err.value(py).getattr("errno").and_then(|errno| errno.extract::<i32>());
     if matches!(errno, Ok(EINVAL)) {
         return PyRuntimeError::new_err(format!("sig {number} cannot be caught"));
     }
@@ -251,8 +206,7 @@ fn cannot_be_caught(py: Python<'_>, err: PyErr, number: i32) -> PyErr {
 
 /// asyncio's own empty handler, so that both loops leave the same object behind.
 fn noted_elsewhere(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    py.import("asyncio.unix_events")?
-        .getattr("_sighandler_noop")
+    py.import("asyncio.unix_events")?.getattr("_sighandler_noop")
 }
 
 /// Whether there was a handler.
@@ -262,35 +216,19 @@ pub(super) fn remove(this: &Bound<'_, Loop>, number: &Bound<'_, PyAny>) -> PyRes
 }
 
 fn remove_number(py: Python<'_>, event_loop: &Loop, number: i32) -> PyResult<bool> {
-    let Some(handle) = event_loop
-        .signals
-        .handlers
-        .with(py, |handlers| handlers.remove(&number))
-    else {
+    let Some(handle) = event_loop.signals.handlers.with(py, |handlers| handlers.remove(&number)) else {
         return Ok(false);
     };
     drop(handle);
     let signal = py.import("signal")?;
-    let default = if signal.getattr("SIGINT")?.eq(number)? {
-        "default_int_handler"
-    } else {
-        "SIG_DFL"
-    };
+    let default = if signal.getattr("SIGINT")?.eq(number)? { "default_int_handler" } else { "SIG_DFL" };
     if let Err(err) = signal.call_method1("signal", (number, signal.getattr(default)?)) {
         return Err(cannot_be_caught(py, err, number));
     }
-    if event_loop
-        .signals
-        .handlers
-        .with(py, |handlers| handlers.is_empty())
-    {
+    if event_loop.signals.handlers.with(py, |handlers| handlers.is_empty()) {
         // While the loop runs it keeps listening; `run_forever` puts the rest back.
         let running = event_loop.runtime.scheduler.running_thread.get() != 0;
-        let fd = if running {
-            event_loop.signals.writer_fd.get()
-        } else {
-            -1
-        };
+        let fd = if running { event_loop.signals.writer_fd.get() } else { -1 };
         let result = signal.call_method1("set_wakeup_fd", (fd,));
         if let Err(err) = result
             && !err.is_instance_of::<PyValueError>(py)
@@ -305,16 +243,8 @@ fn remove_number(py: Python<'_>, event_loop: &Loop, number: i32) -> PyResult<boo
 pub(super) fn close(this: &Bound<'_, Loop>) -> PyResult<()> {
     let py = this.py();
     let event_loop = this.get();
-    let numbers: Vec<i32> = event_loop
-        .signals
-        .handlers
-        .with(py, |handlers| handlers.keys().copied().collect());
-    if !numbers.is_empty()
-        && py
-            .import("sys")?
-            .call_method0("is_finalizing")?
-            .is_truthy()?
-    {
+    let numbers: Vec<i32> = event_loop.signals.handlers.with(py, |handlers| handlers.keys().copied().collect());
+    if !numbers.is_empty() && py.import("sys")?.call_method0("is_finalizing")?.is_truthy()? {
         let text = format!(
             "Closing the loop {} on interpreter shutdown stage, skipping signal handlers removal",
             this.repr()?
@@ -326,13 +256,7 @@ pub(super) fn close(this: &Bound<'_, Loop>) -> PyResult<()> {
             remove_number(py, event_loop, number)?;
         }
     }
-    for socket in [
-        event_loop.signals.reader.take(),
-        event_loop.signals.writer.take(),
-    ]
-    .into_iter()
-    .flatten()
-    {
+    for socket in [event_loop.signals.reader.take(), event_loop.signals.writer.take()].into_iter().flatten() {
         socket.borrow(py).call_method0("close")?;
     }
     Ok(())
@@ -341,16 +265,11 @@ pub(super) fn close(this: &Bound<'_, Loop>) -> PyResult<()> {
 fn check_number(number: &Bound<'_, PyAny>) -> PyResult<i32> {
     let py = number.py();
     if !number.is_instance_of::<PyInt>() {
-        return Err(PyTypeError::new_err(format!(
-            "sig must be an int, not {}",
-            number.repr()?
-        )));
+        return Err(PyTypeError::new_err(format!("sig must be an int, not {}", number.repr()?)));
     }
     let valid = py.import("signal")?.call_method0("valid_signals")?;
     if !valid.contains(number)? {
-        return Err(PyValueError::new_err(format!(
-            "invalid signal number {number}"
-        )));
+        return Err(PyValueError::new_err(format!("invalid signal number {number}")));
     }
     number.extract()
 }

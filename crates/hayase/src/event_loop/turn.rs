@@ -62,12 +62,7 @@ fn run_turn(py: Python<'_>, this: &Obj, event_loop: &Loop, events: &mut Events) 
 }
 
 /// Asks the driver; detached from the interpreter if this may sleep. Python's signal handlers run here.
-fn wait(
-    py: Python<'_>,
-    driver: &Driver,
-    events: &mut Events,
-    sleep: Option<Duration>,
-) -> RawResult<()> {
+fn wait(py: Python<'_>, driver: &Driver, events: &mut Events, sleep: Option<Duration>) -> RawResult<()> {
     let result = if sleep == Some(Duration::ZERO) {
         driver.wait(events, sleep)
     } else {
@@ -83,11 +78,7 @@ fn wait(
 
 fn collect_events(py: Python<'_>, event_loop: &Loop, events: &Events) {
     for event in events.iter() {
-        let entry = Ready::Io {
-            token: event.token,
-            readable: event.readable,
-            writable: event.writable,
-        };
+        let entry = Ready::Io { token: event.token, readable: event.readable, writable: event.writable };
         event_loop.push(py, entry);
     }
 }
@@ -135,12 +126,7 @@ fn run_batch(py: Python<'_>, this: &Obj, event_loop: &Loop) -> RawResult<()> {
 }
 
 #[inline]
-pub(super) fn run_entry(
-    py: Python<'_>,
-    this: &Obj,
-    event_loop: &Loop,
-    entry: Ready,
-) -> RawResult<()> {
+pub(super) fn run_entry(py: Python<'_>, this: &Obj, event_loop: &Loop, entry: Ready) -> RawResult<()> {
     match entry {
         Ready::Handle(handle) => {
             if !handle::only_sets_result(&handle) {
@@ -150,19 +136,11 @@ pub(super) fn run_entry(
         }
         Ready::Step(task) => step::step(py, &task),
         Ready::Wakeup { task, future } => step::wakeup(py, &task, &future),
-        Ready::DoneCallback {
-            callback,
-            future,
-            context,
-        } => {
+        Ready::DoneCallback { callback, future, context } => {
             current::leave_last(py, &event_loop.runtime.scheduler, this)?;
             run_done_callback(py, this, event_loop, &callback, &future, context)
         }
-        Ready::Io {
-            token,
-            readable,
-            writable,
-        } => {
+        Ready::Io { token, readable, writable } => {
             current::leave_last(py, &event_loop.runtime.scheduler, this)?;
             dispatch::ready(py, event_loop, token, readable, writable)
         }
@@ -187,13 +165,7 @@ fn run_done_callback(
         Ok(Err(raised)) | Err(raised) => {
             let err = raised.fetch(py);
             let rest = crate::raw::fastcall::Rest::One(future.clone());
-            let handle = handle::make(
-                py,
-                event_loop.reference(this),
-                callback.clone(),
-                rest,
-                Some(context),
-            )?;
+            let handle = handle::make(py, event_loop.reference(this), callback.clone(), rest, Some(context))?;
             handle::report(py, handle.as_obj(), Raised::from_err(py, err))
         }
     }
@@ -201,6 +173,5 @@ fn run_done_callback(
 
 /// Whether an error must leave `run_forever` at once.
 pub(super) fn leaves_the_loop(py: Python<'_>, err: &PyErr) -> bool {
-    err.is_instance_of::<PyKeyboardInterrupt>(py)
-        || err.is_instance_of::<pyo3::exceptions::PySystemExit>(py)
+    err.is_instance_of::<PyKeyboardInterrupt>(py) || err.is_instance_of::<pyo3::exceptions::PySystemExit>(py)
 }

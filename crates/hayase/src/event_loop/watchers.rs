@@ -21,7 +21,6 @@ use crate::tasks::handle;
 /// Who wants to know of one descriptor. Private to the loop.
 #[pyclass(module = "hayase._core", frozen)]
 pub(crate) struct Watcher {
-    fd: RawFd,
     token: GilValue<Option<Token>>,
     reader: ObjCell,
     writer: ObjCell,
@@ -44,17 +43,9 @@ impl Watcher {
 
 impl Watcher {
     /// Runs the handles at once: this is already the descriptor's turn. A handle may remove the other one.
-    pub(super) fn on_ready(
-        py: Python<'_>,
-        object: &Obj,
-        readable: bool,
-        writable: bool,
-    ) -> RawResult<()> {
+    pub(super) fn on_ready(py: Python<'_>, object: &Obj, readable: bool, writable: bool) -> RawResult<()> {
         let watcher = object.borrow(py);
-        let watcher = watcher
-            .cast::<Watcher>()
-            .expect("slots of this kind hold watchers")
-            .get();
+        let watcher = watcher.cast::<Watcher>().expect("slots of this kind hold watchers").get();
         if readable && let Some(reader) = watcher.reader.get() {
             handle::run(py, &reader)?;
         }
@@ -105,17 +96,8 @@ pub(super) fn add(
         _ => Rest::Tuple(Obj::from_any(args.as_any())),
     };
     let this = Obj::from_any(this.as_any());
-    let handle = to_py(
-        py,
-        handle::make(
-            py,
-            event_loop.reference(&this),
-            Obj::from_any(callback),
-            rest,
-            None,
-        ),
-    )?
-    .into_obj();
+    let handle =
+        to_py(py, handle::make(py, event_loop.reference(&this), Obj::from_any(callback), rest, None))?.into_obj();
     if let Some(watcher) = watcher_of(py, event_loop, fd) {
         let watcher = watcher.get();
         let before = watcher.side(side).replace(Some(handle.clone()));
@@ -128,15 +110,8 @@ pub(super) fn add(
         cancel(py, before)?;
         return Ok(handle);
     }
-    let watcher = Bound::new(
-        py,
-        Watcher {
-            fd,
-            token: GilValue::new(None),
-            reader: ObjCell::empty(),
-            writer: ObjCell::empty(),
-        },
-    )?;
+    let watcher =
+        Bound::new(py, Watcher { token: GilValue::new(None), reader: ObjCell::empty(), writer: ObjCell::empty() })?;
     watcher.get().side(side).set(Some(handle.clone()));
     let object = Obj::from_any(watcher.as_any());
     let token = event_loop
@@ -148,13 +123,7 @@ pub(super) fn add(
 }
 
 /// Removes the handle that [`add`] gave, unless another one has its place or the loop is closed.
-pub(super) fn remove_handle(
-    py: Python<'_>,
-    event_loop: &Loop,
-    side: Side,
-    fd: RawFd,
-    handle: &Obj,
-) -> PyResult<()> {
+pub(super) fn remove_handle(py: Python<'_>, event_loop: &Loop, side: Side, fd: RawFd, handle: &Obj) -> PyResult<()> {
     let Some(watcher) = watcher_of(py, event_loop, fd) else {
         return Ok(());
     };
@@ -183,12 +152,7 @@ fn lower(py: Python<'_>, event_loop: &Loop, watcher: &Watcher) {
 }
 
 /// Whether there was something to remove.
-pub(super) fn remove(
-    py: Python<'_>,
-    this: &Bound<'_, Loop>,
-    side: Side,
-    file: &Bound<'_, PyAny>,
-) -> PyResult<bool> {
+pub(super) fn remove(py: Python<'_>, this: &Bound<'_, Loop>, side: Side, file: &Bound<'_, PyAny>) -> PyResult<bool> {
     let event_loop = this.get();
     let fd = descriptor(file)?;
     refuse_transport(py, event_loop, fd, file)?;
@@ -222,12 +186,7 @@ fn watcher_of<'py>(py: Python<'py>, event_loop: &Loop, fd: RawFd) -> Option<Boun
 }
 
 /// A descriptor that a transport uses is not the program's to watch.
-pub(super) fn refuse_transport(
-    py: Python<'_>,
-    event_loop: &Loop,
-    fd: RawFd,
-    file: &Bound<'_, PyAny>,
-) -> PyResult<()> {
+pub(super) fn refuse_transport(py: Python<'_>, event_loop: &Loop, fd: RawFd, file: &Bound<'_, PyAny>) -> PyResult<()> {
     let transport = event_loop.runtime.slots.with(py, |slots| {
         let slot = slots.get(slots.token_of(fd)?)?;
         matches!(slot.kind, SlotKind::Stream).then(|| slot.object.clone())
@@ -239,11 +198,7 @@ pub(super) fn refuse_transport(
     if transport.call_method0("is_closing")?.is_truthy()? {
         return Ok(());
     }
-    Err(PyRuntimeError::new_err(format!(
-        "File descriptor {} is used by transport {}",
-        file.repr()?,
-        transport.repr()?
-    )))
+    Err(PyRuntimeError::new_err(format!("File descriptor {} is used by transport {}", file.repr()?, transport.repr()?)))
 }
 
 /// The number behind an int or an object with `fileno()`; asyncio's errors.
@@ -252,27 +207,20 @@ pub(super) fn descriptor(file: &Bound<'_, PyAny>) -> PyResult<RawFd> {
     let number = if file.is_instance_of::<PyInt>() {
         file.extract::<i64>()
     } else {
-        let made = file
-            .call_method0("fileno")
-            .and_then(|fileno| py.get_type::<PyInt>().call1((fileno,))?.extract());
+        let made = file.call_method0("fileno").and_then(|fileno| py.get_type::<PyInt>().call1((fileno,))?.extract());
         match made {
             Err(err)
                 if err.is_instance_of::<PyAttributeError>(py)
                     || err.is_instance_of::<PyTypeError>(py)
                     || err.is_instance_of::<PyValueError>(py) =>
             {
-                return Err(PyValueError::new_err(format!(
-                    "Invalid file object: {}",
-                    file.repr()?
-                )));
+                return Err(PyValueError::new_err(format!("Invalid file object: {}", file.repr()?)));
             }
             other => other,
         }
     }?;
     match RawFd::try_from(number) {
         Ok(fd) if fd >= 0 => Ok(fd),
-        _ => Err(PyValueError::new_err(format!(
-            "Invalid file descriptor: {number}"
-        ))),
+        _ => Err(PyValueError::new_err(format!("Invalid file descriptor: {number}"))),
     }
 }

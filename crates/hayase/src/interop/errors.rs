@@ -15,10 +15,7 @@ pub(crate) fn os_error(py: Python<'_>, error: &io::Error) -> PyErr {
 }
 
 pub(crate) fn from_errno(py: Python<'_>, errno: i32) -> PyErr {
-    match py
-        .import("os")
-        .and_then(|os| os.call_method1("strerror", (errno,)))
-    {
+    match py.import("os").and_then(|os| os.call_method1("strerror", (errno,))) {
         Ok(text) => PyOSError::new_err((errno, text.unbind())),
         Err(err) => err,
     }

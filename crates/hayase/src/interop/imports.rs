@@ -66,7 +66,8 @@ imports! {
 /// The module `asyncio.base_events`, which stays reachable when the interpreter ends and imports no longer work.
 pub(crate) fn base_events(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
     static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let module = CELL.get_or_try_init(py, || py.import("asyncio.base_events").map(|module| module.into_any().unbind()))?;
+    let module =
+        CELL.get_or_try_init(py, || py.import("asyncio.base_events").map(|module| module.into_any().unbind()))?;
     Ok(module.bind(py))
 }
 

@@ -52,27 +52,15 @@ pub(crate) fn call_tuple(_py: Python<'_>, callable: &Obj, tuple: &Obj) -> RawRes
     // SAFETY: the tuple keeps its items alive during the call; its item array is contiguous.
     unsafe {
         debug_assert!(ffi::PyTuple_CheckExact(tuple.as_ptr()) != 0);
-        let items = (*tuple.as_ptr().cast::<ffi::PyTupleObject>())
-            .ob_item
-            .as_ptr();
+        let items = (*tuple.as_ptr().cast::<ffi::PyTupleObject>()).ob_item.as_ptr();
         let count = ffi::PyTuple_GET_SIZE(tuple.as_ptr()) as usize;
-        Obj::from_owned(ffi::PyObject_Vectorcall(
-            callable.as_ptr(),
-            items,
-            count,
-            std::ptr::null_mut(),
-        ))
+        Obj::from_owned(ffi::PyObject_Vectorcall(callable.as_ptr(), items, count, std::ptr::null_mut()))
     }
 }
 
 /// `receiver.name(*args)`, at most six arguments.
 #[inline]
-pub(crate) fn method(
-    _py: Python<'_>,
-    receiver: &Obj,
-    name: &'static Name,
-    args: &[&Obj],
-) -> RawResult<Obj> {
+pub(crate) fn method(_py: Python<'_>, receiver: &Obj, name: &'static Name, args: &[&Obj]) -> RawResult<Obj> {
     let mut words = [std::ptr::null_mut(); 8];
     assert!(args.len() + 2 <= words.len(), "at most six arguments");
     words[1] = receiver.as_ptr();
@@ -126,11 +114,7 @@ pub(crate) fn method_with_keyword(
 }
 
 /// `getattr(receiver, name, None)` that tells a missing attribute from None.
-pub(crate) fn optional_attr(
-    _py: Python<'_>,
-    receiver: &Obj,
-    name: &'static Name,
-) -> RawResult<Option<Obj>> {
+pub(crate) fn optional_attr(_py: Python<'_>, receiver: &Obj, name: &'static Name) -> RawResult<Option<Obj>> {
     let mut value = std::ptr::null_mut();
     // SAFETY: both alive; the value is a new reference or null.
     unsafe {
@@ -142,12 +126,7 @@ pub(crate) fn optional_attr(
 }
 
 /// `receiver.name = value`
-pub(crate) fn setattr(
-    _py: Python<'_>,
-    receiver: &Obj,
-    name: &'static Name,
-    value: &Obj,
-) -> RawResult<()> {
+pub(crate) fn setattr(_py: Python<'_>, receiver: &Obj, name: &'static Name, value: &Obj) -> RawResult<()> {
     // SAFETY: all alive.
     match unsafe { ffi::PyObject_SetAttr(receiver.as_ptr(), name.as_ptr(), value.as_ptr()) } {
         0 => Ok(()),
@@ -181,10 +160,7 @@ pub(crate) struct Name {
 
 impl Name {
     pub(crate) const fn new(text: &'static std::ffi::CStr) -> Name {
-        Name {
-            text,
-            made: OnceLock::new(),
-        }
+        Name { text, made: OnceLock::new() }
     }
 
     /// Borrowed pointer to the str; immortal in effect, because the reference is never given back.

@@ -50,10 +50,7 @@ unsafe impl<T> Send for GilCell<T> {}
 
 impl<T> GilCell<T> {
     pub(crate) const fn new(value: T) -> Self {
-        GilCell {
-            open: Cell::new(false),
-            value: UnsafeCell::new(value),
-        }
+        GilCell { open: Cell::new(false), value: UnsafeCell::new(value) }
     }
 
     /// Runs `f` on the value. `f` must not run Python code, which includes dropping the last reference to an object:
@@ -107,11 +104,7 @@ impl<T: Default> BoxCell<T> {
 
     /// As [`BoxCell::with`], if there is a value.
     #[inline]
-    pub(crate) fn with_existing<R>(
-        &self,
-        _py: Python<'_>,
-        f: impl FnOnce(&mut T) -> R,
-    ) -> Option<R> {
+    pub(crate) fn with_existing<R>(&self, _py: Python<'_>, f: impl FnOnce(&mut T) -> R) -> Option<R> {
         let mut value = self.0.take()?;
         let result = f(&mut value);
         self.0.set(Some(value));
@@ -172,11 +165,7 @@ impl ObjCell {
     #[inline]
     pub(crate) fn as_ptr(&self) -> *mut ffi::PyObject {
         // SAFETY: as in `is_none`.
-        unsafe {
-            (*self.0.get())
-                .as_ref()
-                .map_or(std::ptr::null_mut(), Obj::as_ptr)
-        }
+        unsafe { (*self.0.get()).as_ref().map_or(std::ptr::null_mut(), Obj::as_ptr) }
     }
     #[inline]
     pub(crate) fn take(&self) -> Option<Obj> {

@@ -35,25 +35,13 @@ impl<'a> Args<'a> {
         keywords: *mut ffi::PyObject,
         function: &'static str,
     ) -> Args<'a> {
-        Args {
-            words,
-            positional: positional as usize,
-            keywords,
-            function,
-            _call: PhantomData,
-        }
+        Args { words, positional: positional as usize, keywords, function, _call: PhantomData }
     }
 
     /// The same arguments, with the name that errors about them give the function.
     #[inline]
     pub(crate) fn named(&self, function: &'static str) -> Args<'a> {
-        Args {
-            words: self.words,
-            positional: self.positional,
-            keywords: self.keywords,
-            function,
-            _call: PhantomData,
-        }
+        Args { words: self.words, positional: self.positional, keywords: self.keywords, function, _call: PhantomData }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -77,9 +65,7 @@ impl<'a> Args<'a> {
         match self.positional.saturating_sub(start) {
             0 => Ok(Rest::None),
             // SAFETY: in range.
-            1 => Ok(Rest::One(unsafe {
-                Obj::from_borrowed(*self.words.add(start))
-            })),
+            1 => Ok(Rest::One(unsafe { Obj::from_borrowed(*self.words.add(start)) })),
             count => {
                 // SAFETY: a new tuple of `count` slots, each filled with a new reference before anyone sees it.
                 unsafe {
@@ -132,13 +118,7 @@ impl<'a> Args<'a> {
                 }
             }
             let name = name.borrow(py).to_string();
-            return Err(type_error(
-                py,
-                format!(
-                    "{}() got an unexpected keyword argument '{name}'",
-                    self.function
-                ),
-            ));
+            return Err(type_error(py, format!("{}() got an unexpected keyword argument '{name}'", self.function)));
         }
         Ok(found)
     }
@@ -154,10 +134,7 @@ impl<'a> Args<'a> {
 
     #[cold]
     fn missing(&self, py: Python<'_>, names: &[&str]) -> Raised {
-        let missing: Vec<String> = names[self.positional..]
-            .iter()
-            .map(|name| format!("'{name}'"))
-            .collect();
+        let missing: Vec<String> = names[self.positional..].iter().map(|name| format!("'{name}'")).collect();
         let list = match missing.as_slice() {
             [one] => one.clone(),
             [first, second] => format!("{first} and {second}"),
@@ -167,11 +144,7 @@ impl<'a> Args<'a> {
         let plural = if missing.len() == 1 { "" } else { "s" };
         type_error(
             py,
-            format!(
-                "{}() missing {} required positional argument{plural}: {list}",
-                self.function,
-                missing.len()
-            ),
+            format!("{}() missing {} required positional argument{plural}: {list}", self.function, missing.len()),
         )
     }
 }
@@ -249,15 +222,11 @@ where
     let class = py.get_type::<C>();
     let def = Box::leak(Box::new(ffi::PyMethodDef {
         ml_name: M::NAME.as_ptr(),
-        ml_meth: ffi::PyMethodDefPointer {
-            PyCFunctionFastWithKeywords: trampoline::<C, M>,
-        },
+        ml_meth: ffi::PyMethodDefPointer { PyCFunctionFastWithKeywords: trampoline::<C, M> },
         ml_flags: ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
         ml_doc: M::DOC.as_ptr(),
     }));
     // SAFETY: the definition lives for ever (leaked, once per method and process); the class is a heap type of ours.
-    let descriptor = unsafe {
-        Bound::from_owned_ptr_or_err(py, ffi::PyDescr_NewMethod(class.as_type_ptr(), def))?
-    };
+    let descriptor = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyDescr_NewMethod(class.as_type_ptr(), def))? };
     class.setattr(M::NAME.to_str().expect("names are ASCII"), descriptor)
 }

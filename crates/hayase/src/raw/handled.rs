@@ -10,10 +10,7 @@ use pyo3::prelude::*;
 use super::obj::Obj;
 
 /// Runs `body` as if inside `except` for `exception`.
-pub(crate) fn while_handling<R>(
-    exception: &Bound<'_, PyBaseException>,
-    body: impl FnOnce() -> R,
-) -> R {
+pub(crate) fn while_handling<R>(exception: &Bound<'_, PyBaseException>, body: impl FnOnce() -> R) -> R {
     // SAFETY: attached, as the token in `exception` shows; the first returns a new reference or null, the second
     // keeps a reference of its own.
     let before = unsafe {

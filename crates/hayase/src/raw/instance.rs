@@ -82,8 +82,7 @@ impl<T: Data> Class<T> {
     /// Remembers the made type; once, at import. The reference is kept for ever.
     pub(crate) fn set(&self, type_object: Obj, base: *mut ffi::PyTypeObject) {
         self.offset.store(Self::offset_on(base), Ordering::Relaxed);
-        self.type_object
-            .store(type_object.into_ptr().cast(), Ordering::Relaxed);
+        self.type_object.store(type_object.into_ptr().cast(), Ordering::Relaxed);
     }
 
     #[inline]
@@ -100,11 +99,7 @@ impl<T: Data> Class<T> {
     #[inline]
     fn data(&self, this: *mut ffi::PyObject) -> *mut T {
         // SAFETY: callers pass instances of this class, which are `basic_size` long.
-        unsafe {
-            this.cast::<u8>()
-                .add(self.offset.load(Ordering::Relaxed))
-                .cast()
-        }
+        unsafe { this.cast::<u8>().add(self.offset.load(Ordering::Relaxed)).cast() }
     }
 
     /// Whether `object` is an instance of this very class.
@@ -117,11 +112,7 @@ impl<T: Data> Class<T> {
     /// A new instance that holds `data`.
     #[inline]
     pub(crate) fn make(&self, py: Python<'_>, data: T) -> RawResult<Ref<T>> {
-        let reused = if T::FREELIST > 0 {
-            self.free.with(py, Vec::pop)
-        } else {
-            None
-        };
+        let reused = if T::FREELIST > 0 { self.free.with(py, Vec::pop) } else { None };
         let this = match reused {
             // SAFETY: the object was an instance of this class, its base is empty, its value was dropped, its count
             // is zero and the collector does not know it; now it lives again, with a reference to its type.
@@ -154,22 +145,12 @@ impl<T: Data> Class<T> {
 pub(crate) struct Ref<T>(Obj, PhantomData<fn(T)>);
 
 impl<T: Data> Ref<T> {
-    /// The same object, if it is exactly of this class.
-    #[inline]
-    pub(crate) fn from_obj(object: Obj) -> Result<Ref<T>, Obj> {
-        if T::class().is_exact(object.as_ptr()) {
-            Ok(Ref(object, PhantomData))
-        } else {
-            Err(object)
-        }
-    }
-
     /// A view of a borrowed pointer, for the length of a slot call.
     ///
     /// # Safety
     /// `this` is a live instance of exactly the class of `T`.
     #[inline]
-    pub(crate) unsafe fn view<'a>(this: &'a *mut ffi::PyObject) -> &'a Ref<T> {
+    pub(crate) unsafe fn view(this: &*mut ffi::PyObject) -> &Ref<T> {
         // SAFETY: `Ref` is transparent over a non-null pointer; the reference is not counted and lives shorter than
         // the caller's.
         unsafe { &*std::ptr::from_ref(this).cast::<Ref<T>>() }
@@ -222,38 +203,21 @@ pub(crate) struct Visitor<'a> {
 }
 
 enum How<'a> {
-    Slot {
-        visit: ffi::visitproc,
-        arg: *mut c_void,
-    },
-    PyO3 {
-        visit: &'a PyVisit<'a>,
-        error: Option<PyTraverseError>,
-    },
+    Slot { visit: ffi::visitproc, arg: *mut c_void },
+    PyO3 { visit: &'a PyVisit<'a>, error: Option<PyTraverseError> },
 }
 
 impl<'a> Visitor<'a> {
     fn slot(visit: ffi::visitproc, arg: *mut c_void) -> Visitor<'a> {
-        Visitor {
-            how: How::Slot { visit, arg },
-            stopped: 0,
-        }
+        Visitor { how: How::Slot { visit, arg }, stopped: 0 }
     }
 
     /// For `__traverse__` of a PyO3 class.
-    pub(crate) fn traverse(
-        visit: &PyVisit<'_>,
-        body: impl FnOnce(&mut Visitor<'_>),
-    ) -> Result<(), PyTraverseError> {
-        let mut visitor = Visitor {
-            how: How::PyO3 { visit, error: None },
-            stopped: 0,
-        };
+    pub(crate) fn traverse(visit: &PyVisit<'_>, body: impl FnOnce(&mut Visitor<'_>)) -> Result<(), PyTraverseError> {
+        let mut visitor = Visitor { how: How::PyO3 { visit, error: None }, stopped: 0 };
         body(&mut visitor);
         match visitor.how {
-            How::PyO3 {
-                error: Some(error), ..
-            } => Err(error),
+            How::PyO3 { error: Some(error), .. } => Err(error),
             _ => Ok(()),
         }
     }
@@ -315,12 +279,7 @@ pub(crate) unsafe extern "C" fn traverse_with_base<T: Data>(
             if compat::BASE_STAYS_EMPTY {
                 // Two cache lines of nulls that every collection would touch.
                 visitor.ptr(class.cast());
-                visitor.stopped = visitor.stopped.max(compat::visit_dict(
-                    this,
-                    (*class).tp_dictoffset,
-                    visit,
-                    arg,
-                ));
+                visitor.stopped = visitor.stopped.max(compat::visit_dict(this, (*class).tp_dictoffset, visit, arg));
             } else {
                 let Some(base_traverse) = (*base).tp_traverse else {
                     return 0;
@@ -365,9 +324,7 @@ pub(crate) unsafe extern "C" fn dealloc<T: Data>(this: *mut ffi::PyObject) {
         // SAFETY: the count is zero; the order is: finalizer (may resurrect), untrack, weak references, value, memory.
         unsafe {
             let class = T::class();
-            if T::FINALIZE
-                && (*class.data(this)).wants_finalizer()
-                && ffi::PyObject_CallFinalizerFromDealloc(this) < 0
+            if T::FINALIZE && (*class.data(this)).wants_finalizer() && ffi::PyObject_CallFinalizerFromDealloc(this) < 0
             {
                 return;
             }
@@ -408,9 +365,7 @@ pub(crate) unsafe extern "C" fn dealloc_with_base<T: Data>(this: *mut ffi::PyObj
         // SAFETY: as in `dealloc`; the base's clear may be called at any time, and leaves its fields null.
         unsafe {
             let class = T::class();
-            if T::FINALIZE
-                && (*class.data(this)).wants_finalizer()
-                && ffi::PyObject_CallFinalizerFromDealloc(this) < 0
+            if T::FINALIZE && (*class.data(this)).wants_finalizer() && ffi::PyObject_CallFinalizerFromDealloc(this) < 0
             {
                 return;
             }

@@ -30,15 +30,8 @@ pub(crate) struct LoopRef<S> {
 
 impl<S> LoopRef<S> {
     pub(crate) fn new(event_loop: Obj) -> LoopRef<S> {
-        let scheduler = FINDER
-            .get()
-            .map_or(std::ptr::null(), |find| find(&event_loop))
-            .cast();
-        LoopRef {
-            object: ObjCell::new(Some(event_loop)),
-            scheduler: GilValue::new(scheduler),
-            _scheduler: PhantomData,
-        }
+        let scheduler = FINDER.get().map_or(std::ptr::null(), |find| find(&event_loop)).cast();
+        LoopRef { object: ObjCell::new(Some(event_loop)), scheduler: GilValue::new(scheduler), _scheduler: PhantomData }
     }
 
     /// As [`LoopRef::new`] where the scheduler is at hand; it must be a field of `event_loop`.
@@ -48,24 +41,13 @@ impl<S> LoopRef<S> {
         let field = std::ptr::from_ref(scheduler) as usize;
         // SAFETY: the type of a live object.
         let size = unsafe { (*event_loop.type_ptr()).tp_basicsize } as usize;
-        assert!(
-            field >= start && field < start + size,
-            "the scheduler is not part of this loop"
-        );
-        LoopRef {
-            object: ObjCell::new(Some(event_loop)),
-            scheduler: GilValue::new(scheduler),
-            _scheduler: PhantomData,
-        }
+        assert!(field >= start && field < start + size, "the scheduler is not part of this loop");
+        LoopRef { object: ObjCell::new(Some(event_loop)), scheduler: GilValue::new(scheduler), _scheduler: PhantomData }
     }
 
     /// No loop yet.
     pub(crate) fn unset() -> LoopRef<S> {
-        LoopRef {
-            object: ObjCell::empty(),
-            scheduler: GilValue::new(std::ptr::null()),
-            _scheduler: PhantomData,
-        }
+        LoopRef { object: ObjCell::empty(), scheduler: GilValue::new(std::ptr::null()), _scheduler: PhantomData }
     }
 
     /// Another loop from now on.

@@ -85,9 +85,7 @@ pub(crate) fn entry(body: impl FnOnce(Python<'_>) -> RawResult<Obj>) -> *mut ffi
 }
 
 /// As [`entry`], for slots that return 0 or -1.
-pub(crate) fn entry_int(
-    body: impl FnOnce(Python<'_>) -> RawResult<std::ffi::c_int>,
-) -> std::ffi::c_int {
+pub(crate) fn entry_int(body: impl FnOnce(Python<'_>) -> RawResult<std::ffi::c_int>) -> std::ffi::c_int {
     // SAFETY: as in `entry`.
     let py = unsafe { Python::assume_attached() };
     match catch_unwind(AssertUnwindSafe(|| body(py))) {

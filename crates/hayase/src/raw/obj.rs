@@ -48,16 +48,6 @@ impl Obj {
         }
     }
 
-    /// As [`Obj::from_borrowed`], `None` for null.
-    ///
-    /// # Safety
-    /// `ptr` is null or points to a live object.
-    #[inline]
-    pub(crate) unsafe fn from_borrowed_opt(ptr: *mut ffi::PyObject) -> Option<Obj> {
-        // SAFETY: checked for null, the rest is the caller's promise.
-        (!ptr.is_null()).then(|| unsafe { Obj::from_borrowed(ptr) })
-    }
-
     /// A view of a borrowed pointer, for the length of a call.
     ///
     /// # Safety
@@ -79,13 +69,7 @@ impl Obj {
     #[inline]
     pub(crate) fn bool(_py: Python<'_>, value: bool) -> Obj {
         // SAFETY: True and False are always alive.
-        unsafe {
-            Obj::from_borrowed(if value {
-                ffi::Py_True()
-            } else {
-                ffi::Py_False()
-            })
-        }
+        unsafe { Obj::from_borrowed(if value { ffi::Py_True() } else { ffi::Py_False() }) }
     }
 
     #[inline]

@@ -127,7 +127,10 @@ impl<T: Data> Table<T> {
     /// pointer that only the interpreter writes.
     pub(crate) fn weak_references(self, offset: usize) -> Self {
         let word = size_of::<*mut ffi::PyObject>();
-        assert!(offset.is_multiple_of(word) && offset + word <= size_of::<T>(), "the head of the list is a word of the value");
+        assert!(
+            offset.is_multiple_of(word) && offset + word <= size_of::<T>(),
+            "the head of the list is a word of the value"
+        );
         let start = Class::<T>::offset_on(std::ptr::null_mut());
         self.map(|builder| builder.offset_member(c"__weaklistoffset__", start + offset))
     }

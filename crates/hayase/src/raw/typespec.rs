@@ -25,70 +25,28 @@ pub(crate) struct TypeBuilder {
 impl TypeBuilder {
     /// `basic_size` is the whole size of an instance in bytes, the base's part included.
     pub(crate) fn new(name: &'static CStr, basic_size: usize, flags: u64) -> TypeBuilder {
-        TypeBuilder {
-            name,
-            basic_size,
-            flags,
-            slots: vec![],
-            methods: vec![],
-            getters: vec![],
-            members: vec![],
-        }
+        TypeBuilder { name, basic_size, flags, slots: vec![], methods: vec![], getters: vec![], members: vec![] }
     }
 
     pub(crate) fn slot(mut self, slot: c_int, function: *mut c_void) -> Self {
-        self.slots.push(ffi::PyType_Slot {
-            slot,
-            pfunc: function,
-        });
+        self.slots.push(ffi::PyType_Slot { slot, pfunc: function });
         self
     }
 
-    pub(crate) fn noargs(
-        self,
-        name: &'static CStr,
-        doc: &'static CStr,
-        function: ffi::PyCFunction,
-    ) -> Self {
-        self.method(
-            name,
-            doc,
-            ffi::METH_NOARGS,
-            ffi::PyMethodDefPointer {
-                PyCFunction: function,
-            },
-        )
+    pub(crate) fn noargs(self, name: &'static CStr, doc: &'static CStr, function: ffi::PyCFunction) -> Self {
+        self.method(name, doc, ffi::METH_NOARGS, ffi::PyMethodDefPointer { PyCFunction: function })
     }
 
-    pub(crate) fn onearg(
-        self,
-        name: &'static CStr,
-        doc: &'static CStr,
-        function: ffi::PyCFunction,
-    ) -> Self {
-        self.method(
-            name,
-            doc,
-            ffi::METH_O,
-            ffi::PyMethodDefPointer {
-                PyCFunction: function,
-            },
-        )
+    pub(crate) fn onearg(self, name: &'static CStr, doc: &'static CStr, function: ffi::PyCFunction) -> Self {
+        self.method(name, doc, ffi::METH_O, ffi::PyMethodDefPointer { PyCFunction: function })
     }
 
-    pub(crate) fn fastcall(
-        self,
-        name: &'static CStr,
-        doc: &'static CStr,
-        function: FastcallFunction,
-    ) -> Self {
+    pub(crate) fn fastcall(self, name: &'static CStr, doc: &'static CStr, function: FastcallFunction) -> Self {
         self.method(
             name,
             doc,
             ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
-            ffi::PyMethodDefPointer {
-                PyCFunctionFastWithKeywords: function,
-            },
+            ffi::PyMethodDefPointer { PyCFunctionFastWithKeywords: function },
         )
     }
 
@@ -109,12 +67,7 @@ impl TypeBuilder {
         self
     }
 
-    pub(crate) fn getset(
-        mut self,
-        name: &'static CStr,
-        get: ffi::getter,
-        set: Option<ffi::setter>,
-    ) -> Self {
+    pub(crate) fn getset(mut self, name: &'static CStr, get: ffi::getter, set: Option<ffi::setter>) -> Self {
         self.getters.push(ffi::PyGetSetDef {
             name: name.as_ptr(),
             get: Some(get),
@@ -145,22 +98,10 @@ impl TypeBuilder {
             self.getters.push(std::mem::zeroed());
             self.members.push(std::mem::zeroed());
         }
-        self.slots.push(ffi::PyType_Slot {
-            slot: ffi::Py_tp_methods,
-            pfunc: leak(self.methods),
-        });
-        self.slots.push(ffi::PyType_Slot {
-            slot: ffi::Py_tp_getset,
-            pfunc: leak(self.getters),
-        });
-        self.slots.push(ffi::PyType_Slot {
-            slot: ffi::Py_tp_members,
-            pfunc: leak(self.members),
-        });
-        self.slots.push(ffi::PyType_Slot {
-            slot: 0,
-            pfunc: std::ptr::null_mut(),
-        });
+        self.slots.push(ffi::PyType_Slot { slot: ffi::Py_tp_methods, pfunc: leak(self.methods) });
+        self.slots.push(ffi::PyType_Slot { slot: ffi::Py_tp_getset, pfunc: leak(self.getters) });
+        self.slots.push(ffi::PyType_Slot { slot: ffi::Py_tp_members, pfunc: leak(self.members) });
+        self.slots.push(ffi::PyType_Slot { slot: 0, pfunc: std::ptr::null_mut() });
         let mut spec = ffi::PyType_Spec {
             name: self.name.as_ptr(),
             basicsize: self.basic_size as c_int,
@@ -174,10 +115,7 @@ impl TypeBuilder {
             let bases = if base.is_null() {
                 None
             } else {
-                Some(Obj::from_owned(ffi::PyTuple_Pack(
-                    1,
-                    base.cast::<ffi::PyObject>(),
-                ))?)
+                Some(Obj::from_owned(ffi::PyTuple_Pack(1, base.cast::<ffi::PyObject>()))?)
             };
             Obj::from_owned(ffi::PyType_FromSpecWithBases(
                 &mut spec,

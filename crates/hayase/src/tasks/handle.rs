@@ -88,9 +88,7 @@ impl HandleData {
             Some(context) => context,
             None => context::copy_current(py)?,
         };
-        let debug = event_loop
-            .scheduler()
-            .is_some_and(|scheduler| scheduler.debug.get());
+        let debug = event_loop.scheduler().is_some_and(|scheduler| scheduler.debug.get());
         let traceback = if debug { Some(stack(py)?) } else { None };
         let (shape, args) = match args {
             Rest::None => (Shape::NoArgs, None),
@@ -125,8 +123,7 @@ impl HandleData {
 }
 
 impl TimerData {
-    const WEAK_REFERENCES: usize =
-        offset_of!(TimerData, handle) + HandleData::WEAK_REFERENCES;
+    const WEAK_REFERENCES: usize = offset_of!(TimerData, handle) + HandleData::WEAK_REFERENCES;
 }
 
 impl Data for HandleData {
@@ -200,10 +197,7 @@ pub(crate) fn make(
     args: Rest,
     context: Option<Obj>,
 ) -> RawResult<Ref<HandleData>> {
-    HandleData::class().make(
-        py,
-        HandleData::new(py, event_loop, callback, args, context)?,
-    )
+    HandleData::class().make(py, HandleData::new(py, event_loop, callback, args, context)?)
 }
 
 /// A timer handle that nobody has scheduled yet; `when` in seconds of `loop.time()`.
@@ -217,14 +211,7 @@ pub(crate) fn make_timer(
     context: Option<Obj>,
 ) -> RawResult<Ref<TimerData>> {
     let handle = HandleData::new(py, event_loop, callback, args, context)?;
-    TimerData::class().make(
-        py,
-        TimerData {
-            handle,
-            when,
-            key: GilValue::new(None),
-        },
-    )
+    TimerData::class().make(py, TimerData { handle, when, key: GilValue::new(None) })
 }
 
 /// Remembers where the timer waits, so that a cancel finds it.
@@ -244,9 +231,7 @@ fn data(this: &Obj) -> &HandleData {
     if let Some(handle) = Ref::<HandleData>::view_obj(this) {
         return handle;
     }
-    &Ref::<TimerData>::view_obj(this)
-        .expect("a Handle or a TimerHandle")
-        .handle
+    &Ref::<TimerData>::view_obj(this).expect("a Handle or a TimerHandle").handle
 }
 
 /// Whether the handle was cancelled.
@@ -289,8 +274,7 @@ pub(crate) fn run(py: Python<'_>, handle: &Obj) -> RawResult<()> {
 #[cold]
 pub(crate) fn report(py: Python<'_>, handle: &Obj, raised: Raised) -> RawResult<()> {
     let err = raised.fetch(py);
-    if let (Some(scheduler), Some(event_loop)) =
-        (data(handle).event_loop.scheduler(), data(handle).event_loop.object())
+    if let (Some(scheduler), Some(event_loop)) = (data(handle).event_loop.scheduler(), data(handle).event_loop.object())
     {
         current::leave_last(py, scheduler, &event_loop)?;
     }
@@ -314,25 +298,15 @@ fn report_to_loop(py: Python<'_>, handle: &Obj, err: PyErr) -> PyResult<()> {
     if let Some(traceback) = source_traceback_of(py, this) {
         report.set_item("source_traceback", traceback)?;
     }
-    while_handling(&exception, || {
-        event_loop
-            .borrow(py)
-            .call_method1("call_exception_handler", (report,))
-    })?;
+    while_handling(&exception, || event_loop.borrow(py).call_method1("call_exception_handler", (report,)))?;
     Ok(())
 }
 
 fn callback_source(py: Python<'_>, this: &HandleData) -> PyResult<String> {
-    let callback = this.callback.get().map_or_else(
-        || py.None().into_bound(py),
-        |callback| callback.into_bound(py),
-    );
+    let callback = this.callback.get().map_or_else(|| py.None().into_bound(py), |callback| callback.into_bound(py));
     let args = args_tuple(py, this)?;
     let source = if compat::CALLBACK_SOURCE_HAS_DEBUG {
-        let debug = this
-            .event_loop
-            .scheduler()
-            .is_some_and(|scheduler| scheduler.debug.get());
+        let debug = this.event_loop.scheduler().is_some_and(|scheduler| scheduler.debug.get());
         let keywords = PyDict::new(py);
         keywords.set_item("debug", debug)?;
         imports::format_callback_source(py)?.call((callback, args), Some(&keywords))?
@@ -532,9 +506,4 @@ fn timer_compare(py: Python<'_>, this: &Ref<TimerData>, other: &Obj, op: Compare
     let result = imports::timer_handle_class(py)
         .and_then(|class| class.call_method1(name, (this.as_obj().borrow(py), other.borrow(py))));
     to_raw(py, result).map(Obj::from_bound)
-}
-
-/// For callers above that hold `PyResult`.
-pub(crate) fn run_py(py: Python<'_>, handle: &Obj) -> PyResult<()> {
-    to_py(py, run(py, handle))
 }

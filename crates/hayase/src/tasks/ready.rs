@@ -16,17 +16,9 @@ pub(crate) enum Ready {
     /// One of our tasks was waiting for `future`, which is done. The future may be anybody's.
     Wakeup { task: Obj, future: Obj },
     /// A done callback of one of our futures: `callback(future)` in `context`.
-    DoneCallback {
-        callback: Obj,
-        future: Obj,
-        context: Obj,
-    },
+    DoneCallback { callback: Obj, future: Obj, context: Obj },
     /// Readiness of a file descriptor; only the event loop's dispatch knows whose. Nothing happens if it is gone.
-    Io {
-        token: Token,
-        readable: bool,
-        writable: bool,
-    },
+    Io { token: Token, readable: bool, writable: bool },
     /// Native work that was asked for by `object` (a transport, a server, a native coroutine): `work` says which.
     /// Runs through the event loop's dispatch.
     Native { object: Obj, work: u32 },
@@ -35,18 +27,12 @@ pub(crate) enum Ready {
 impl Ready {
     pub(crate) fn visit(&self, visitor: &mut Visitor<'_>) {
         match self {
-            Ready::Handle(object) | Ready::Step(object) | Ready::Native { object, .. } => {
-                visitor.obj(object)
-            }
+            Ready::Handle(object) | Ready::Step(object) | Ready::Native { object, .. } => visitor.obj(object),
             Ready::Wakeup { task, future } => {
                 visitor.obj(task);
                 visitor.obj(future);
             }
-            Ready::DoneCallback {
-                callback,
-                future,
-                context,
-            } => {
+            Ready::DoneCallback { callback, future, context } => {
                 visitor.obj(callback);
                 visitor.obj(future);
                 visitor.obj(context);

@@ -82,8 +82,7 @@ impl Scheduler {
     /// `handle` is an exact `TimerHandle`.
     #[inline]
     pub(crate) fn insert_timer(&self, py: Python<'_>, deadline: Time, handle: Obj) -> TimerKey {
-        self.timers
-            .with(py, |timers| timers.insert(deadline, handle))
+        self.timers.with(py, |timers| timers.insert(deadline, handle))
     }
 
     /// The handle, if it was still waiting; dropped by the caller.
@@ -101,10 +100,6 @@ impl Scheduler {
         self.timers.with(py, |timers| timers.pop_expired(now))
     }
 
-    pub(crate) fn timers_len(&self, py: Python<'_>) -> usize {
-        self.timers.with(py, |timers| timers.len())
-    }
-
     /// Wakes the loop from another thread; coalesced.
     pub(crate) fn wake(&self) {
         self.waker.wake();
@@ -113,22 +108,14 @@ impl Scheduler {
     /// `RuntimeError('Event loop is closed')` for a closed loop.
     #[inline]
     pub(crate) fn check_open(&self, py: Python<'_>) -> RawResult<()> {
-        if self.closed.get() {
-            Err(closed_error(py))
-        } else {
-            Ok(())
-        }
+        if self.closed.get() { Err(closed_error(py)) } else { Ok(()) }
     }
 
     /// What `call_soon` checks: the loop is open, and in debug mode that its own thread asks.
     #[inline]
     pub(crate) fn check_call_soon(&self, py: Python<'_>) -> RawResult<()> {
         self.check_open(py)?;
-        if self.debug.get() {
-            self.check_thread(py)
-        } else {
-            Ok(())
-        }
+        if self.debug.get() { self.check_thread(py) } else { Ok(()) }
     }
 
     #[cold]
@@ -142,10 +129,8 @@ impl Scheduler {
     }
 
     pub(crate) fn visit(&self, visitor: &mut Visitor<'_>) {
-        self.ready
-            .peek(|ready| ready.iter().for_each(|entry| entry.visit(visitor)));
-        self.timers
-            .peek(|timers| timers.iter().for_each(|handle| visitor.obj(handle)));
+        self.ready.peek(|ready| ready.iter().for_each(|entry| entry.visit(visitor)));
+        self.timers.peek(|timers| timers.iter().for_each(|handle| visitor.obj(handle)));
     }
 }
 
