@@ -47,7 +47,7 @@ def test_an_aiohttp_server_answers_an_aiohttp_client() -> None:
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
-        address = "http://%s:%d" % runner.addresses[0][:2]
+        address = "http://{}:{}".format(*runner.addresses[0][:2])
         async with aiohttp.ClientSession() as session:
 
             async def ask(number: int) -> str:
@@ -105,7 +105,7 @@ def test_uvicorn_serves_on_the_loop_it_is_told(tmp_path: Path) -> None:
         try:
             # The listening socket is ours, so a request waits in its backlog until the server is up.
             for path in ("/first", "/second"):
-                url = "http://127.0.0.1:%d%s" % (listening.getsockname()[1], path)
+                url = f"http://127.0.0.1:{listening.getsockname()[1]}{path}"
                 with urllib.request.urlopen(url, timeout=40) as answer:
                     assert answer.read().decode() == f"hayase.events {path}"
         finally:

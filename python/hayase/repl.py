@@ -28,7 +28,13 @@ class Prompt(code.InteractiveConsole):
     """Reads and compiles in its own thread; has every statement run by the loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        names = {"__name__": "__main__", "__doc__": None, "__builtins__": builtins, "asyncio": asyncio, "hayase": hayase}
+        names = {
+            "__name__": "__main__",
+            "__doc__": None,
+            "__builtins__": builtins,
+            "asyncio": asyncio,
+            "hayase": hayase,
+        }
         super().__init__(names, filename="<stdin>")
         self.compile.compiler.flags |= ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
         self.loop = loop

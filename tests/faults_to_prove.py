@@ -1,3 +1,5 @@
+# Not collected yet: some of these stories stop pytest (a KeyboardInterrupt that leaves the loop) or take minutes on
+# either loop. Each has to be proven on both loops before the file becomes test_faults.py.
 """What a loop must survive: hostile peers, full tables, raising callbacks, re-entrancy, lost memory, early ends."""
 
 from __future__ import annotations
