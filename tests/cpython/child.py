@@ -13,6 +13,7 @@ import faulthandler
 import gc
 import importlib
 import json
+import signal
 import sys
 import traceback
 import unittest
@@ -21,6 +22,8 @@ from typing import Any, TextIO
 
 
 def main() -> None:
+    # Ignored if this is the background job of a shell; the tests of KeyboardInterrupt send it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with open(sys.argv[1]) as file:
         job = json.load(file)
     sys.path[:1] = job["path"]  # in place of the folder of this script, whose modules have plain names
