@@ -37,7 +37,8 @@ pub(super) fn run_forever(this: &Bound<'_, Loop>) -> PyResult<()> {
     let sys = py.import("sys")?;
     let hooks_before = sys.call_method0("get_asyncgen_hooks")?;
     scheduler.running_thread.set(debug::thread_id(py)?);
-    let outcome = start(this).and_then(|wakeup| {
+    let outcome = no_panic(py, || {
+        let wakeup = start(this)?;
         let object = Obj::from_any(this.as_any());
         // A loop that stays "running" after a bug of ours could never be closed.
         let ran = no_panic(py, || to_py(py, turn::run_turns(py, &object, event_loop)));
@@ -47,10 +48,15 @@ pub(super) fn run_forever(this: &Bound<'_, Loop>) -> PyResult<()> {
     // All of it happens, whatever failed; the first error is the one to raise.
     event_loop.stopping.set(false);
     scheduler.running_thread.set(0);
-    let running = set_running_loop(py, py.None().bind(py));
-    let origins = debug::track_origins(py, event_loop, false);
-    let hooks = sys.getattr("set_asyncgen_hooks").and_then(|set| set.call1(hooks_before.cast()?)).map(drop);
+    let running = put_back(py, || set_running_loop(py, py.None().bind(py)));
+    let origins = put_back(py, || debug::track_origins(py, event_loop, false));
+    let hooks = put_back(py, || sys.getattr("set_asyncgen_hooks")?.call1(hooks_before.cast()?).map(drop));
     outcome.and(running).and(origins).and(hooks)
+}
+
+/// What gives the thread back to others is tried twice: one allocation that fails may not cost the loop.
+fn put_back(py: Python<'_>, step: impl Fn() -> PyResult<()>) -> PyResult<()> {
+    no_panic(py, &step).or_else(|_| no_panic(py, &step))
 }
 
 fn start(this: &Bound<'_, Loop>) -> PyResult<signals::WakeupFd> {
