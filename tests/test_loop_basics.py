@@ -824,20 +824,17 @@ def test_handles_look_as_asyncios(same_as_asyncio):
     assert "nothing" in same_as_asyncio(story).value
 
 
-@pytest.mark.oracle_differs(
-    "asyncio keeps the very number given as a deadline; hayase answers with a float equal to it"
-)
-def test_a_deadline_given_as_an_integer_is_answered_as_an_equal_number(loop, loop_factory):
+def test_a_deadline_given_as_an_integer_is_answered_as_an_integer(loop):
     handle = loop.call_at(10**6, nothing)
     assert handle.when() == 10**6
-    assert type(handle.when()) is (float if loop_factory.is_hayase else int)
+    assert type(handle.when()) is int
 
 
 def test_handles_in_debug_mode_say_where_they_were_made(same_as_asyncio):
     def story(loop):
         loop.set_debug(True)
         handle = loop.call_soon(nothing)
-        timer = loop.call_at(5.0, nothing)
+        timer = loop.call_at(5, nothing)
         texts = [repr(handle), repr(timer)]
         handle.cancel()
         timer.cancel()
