@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import sys
 from asyncio import BaseProtocol
 from asyncio import Handle as _Handle
 from asyncio import TimerHandle as _TimerHandle
@@ -34,6 +35,8 @@ __all__ = [
     "__version__",
     "build_info",
 ]
+if sys.version_info >= (3, 14):
+    __all__ += ["ThreadSafeHandle"]
 __version__: Final[str]
 
 def build_info() -> dict[str, str]: ...
@@ -215,6 +218,13 @@ class Task(asyncio.Task[Any]):
         eager_start: bool = False,
     ) -> None: ...
     def get_context(self) -> Context: ...
+
+if sys.version_info >= (3, 14):
+    @final
+    class ThreadSafeHandle:
+        def cancel(self) -> Any: ...
+        def cancelled(self) -> Any: ...
+        def get_context(self) -> Any: ...
 
 @final
 class TimerHandle:

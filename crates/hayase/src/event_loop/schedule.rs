@@ -12,12 +12,14 @@ use pyo3::types::{PyDict, PyFloat, PyInt};
 use super::Loop;
 use super::debug;
 use crate::raw::call::{self, Name};
-use crate::raw::fastcall::{Args, FastMethod, add_method, type_error};
+use crate::raw::fastcall::{Args, FastMethod, Rest, add_method, type_error};
+use crate::raw::instance::Ref;
 use crate::raw::obj::Obj;
 use crate::raw::{RawResult, detached, to_raw};
 use crate::tasks;
 use crate::tasks::handle::{self, When};
 use crate::tasks::ready::Ready;
+use crate::tasks::scheduler::LoopRef;
 
 static CONTEXT: Name = Name::new(c"context");
 static NAME: Name = Name::new(c"name");
@@ -74,20 +76,28 @@ fn call_soon(py: Python<'_>, this: &Obj, event_loop: &Loop, args: &Args<'_>) -> 
     if scheduler.debug.get() {
         debug::check_thread(py, event_loop)?;
     }
-    schedule(py, this, event_loop, args)
+    schedule(py, this, event_loop, args, |py, event_loop, callback, rest, context| {
+        handle::make(py, event_loop, callback, rest, context).map(Ref::into_obj)
+    })
 }
 
 fn call_soon_threadsafe(py: Python<'_>, this: &Obj, event_loop: &Loop, args: &Args<'_>) -> RawResult<Obj> {
     args.require(py, &["callback"])?;
     event_loop.runtime.scheduler.check_open(py)?;
-    let handle = schedule(py, this, event_loop, args)?;
+    let handle = schedule(py, this, event_loop, args, tasks::thread_safe_handle::make)?;
     event_loop.runtime.scheduler.wake();
     detached::call_nappers();
     Ok(handle)
 }
 
 #[inline]
-fn schedule(py: Python<'_>, this: &Obj, event_loop: &Loop, args: &Args<'_>) -> RawResult<Obj> {
+fn schedule(
+    py: Python<'_>,
+    this: &Obj,
+    event_loop: &Loop,
+    args: &Args<'_>,
+    make: impl FnOnce(Python<'_>, LoopRef, Obj, Rest, Option<Obj>) -> RawResult<Obj>,
+) -> RawResult<Obj> {
     let scheduler = &event_loop.runtime.scheduler;
     let context = context_of(py, args)?;
     let callback = args.get(0).expect("required");
@@ -99,7 +109,7 @@ fn schedule(py: Python<'_>, this: &Obj, event_loop: &Loop, args: &Args<'_>) -> R
         scheduler.push(py, entry);
         return Ok(Obj::none(py));
     }
-    let handle = handle::make(py, event_loop.reference(this), callback, rest, context)?.into_obj();
+    let handle = make(py, event_loop.reference(this), callback, rest, context)?;
     scheduler.push(py, Ready::Handle(handle.clone()));
     Ok(handle)
 }

@@ -27,6 +27,7 @@ imports! {
     format_list = "traceback"."format_list";
     handle_class = "asyncio.events"."Handle";
     timer_handle_class = "asyncio.events"."TimerHandle";
+    thread_safe_handle_class = "asyncio.events"."_ThreadSafeHandle";
     format_callback_source = "asyncio.format_helpers"."_format_callback_source";
     extract_stack = "asyncio.format_helpers"."extract_stack";
     is_coroutine = "asyncio.coroutines"."iscoroutine";
@@ -35,6 +36,7 @@ imports! {
     wrap_future = "asyncio.futures"."wrap_future";
     ensure_future = "asyncio.tasks"."ensure_future";
     get_ident = "threading"."get_ident";
+    make_lock = "threading"."Lock";
     weak_set = "weakref"."WeakSet";
     cancelled_error = "asyncio.exceptions"."CancelledError";
     invalid_state_error = "asyncio.exceptions"."InvalidStateError";

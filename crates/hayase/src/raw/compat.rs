@@ -215,3 +215,6 @@ pub(crate) const WRITELINES_JOINS: bool = cfg!(not(Py_3_12));
 
 /// A socket that the program gave to `create_connection` is closed if no transport comes of it.
 pub(crate) const CONNECT_CLOSES_SOCK_WITHOUT_TRANSPORT: bool = cfg!(Py_3_14);
+
+/// `call_soon_threadsafe` gives a `_ThreadSafeHandle`.
+pub(crate) const THREAD_SAFE_HANDLES: bool = cfg!(Py_3_14);

@@ -6,6 +6,7 @@
 //! `__class__` answers asyncio's class, so `isinstance(handle, asyncio.Handle)` holds without its eight slots in every
 //! instance.
 
+use std::ffi::CStr;
 use std::mem::offset_of;
 
 use driver::TimerKey;
@@ -18,6 +19,7 @@ use pyo3::types::{PyDict, PyFloat, PyModule, PyString, PyTuple};
 use super::current;
 use super::future::is_set_result;
 use super::scheduler::LoopRef;
+use super::thread_safe_handle::{self, ThreadSafeData};
 use crate::interop::imports;
 use crate::raw::call::{self, Name};
 use crate::raw::cell::{GilValue, ObjCell};
@@ -28,6 +30,9 @@ use crate::raw::obj::Obj;
 use crate::raw::table::Table;
 use crate::raw::{Raised, RawResult, to_py, to_raw};
 use crate::raw::{compat, context};
+
+/// What `data` and `cancel` are given: the ready queue holds nothing else.
+const ONE_OF_OURS: &str = "a Handle, a TimerHandle or a ThreadSafeHandle";
 
 #[derive(Clone, Copy, PartialEq)]
 enum Shape {
@@ -75,9 +80,9 @@ pub(crate) struct TimerData {
 }
 
 impl HandleData {
-    const WEAK_REFERENCES: usize = offset_of!(HandleData, weak_references);
+    pub(super) const WEAK_REFERENCES: usize = offset_of!(HandleData, weak_references);
 
-    fn new(
+    pub(super) fn new(
         py: Python<'_>,
         event_loop: LoopRef,
         callback: Obj,
@@ -107,14 +112,14 @@ impl HandleData {
         })
     }
 
-    fn visit_all(&self, visitor: &mut Visitor<'_>) {
+    pub(super) fn visit_all(&self, visitor: &mut Visitor<'_>) {
         self.event_loop.visit(visitor);
         for cell in [&self.callback, &self.args, &self.context, &self.debug] {
             visitor.cell(cell);
         }
     }
 
-    fn clear_all(&self) {
+    pub(super) fn clear_all(&self) {
         for cell in [&self.callback, &self.args, &self.context, &self.debug] {
             cell.set(None);
         }
@@ -154,21 +159,25 @@ impl Data for TimerData {
     }
 }
 
-/// What the methods that both types share need of each.
-trait AnyHandle: Data {
+/// What the methods that all types share need of each.
+pub(super) trait AnyHandle: Data {
     fn handle(&self) -> &HandleData;
     /// Takes the place in the queue of timers, if it has one.
-    fn take_key(&self) -> Option<TimerKey>;
+    fn take_key(&self) -> Option<TimerKey> {
+        None
+    }
     fn asyncio_class(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>>;
+    /// Runs `body` while no other thread cancels the handle, asks about it or runs it.
+    #[inline]
+    fn exclusively<R>(_py: Python<'_>, _this: &Ref<Self>, body: impl FnOnce() -> RawResult<R>) -> RawResult<R> {
+        body()
+    }
 }
 
 impl AnyHandle for HandleData {
     #[inline]
     fn handle(&self) -> &HandleData {
         self
-    }
-    fn take_key(&self) -> Option<TimerKey> {
-        None
     }
     fn asyncio_class(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
         imports::handle_class(py)
@@ -231,10 +240,13 @@ fn data(this: &Obj) -> &HandleData {
     if let Some(handle) = Ref::<HandleData>::view_obj(this) {
         return handle;
     }
-    &Ref::<TimerData>::view_obj(this).expect("a Handle or a TimerHandle").handle
+    if let Some(timer) = Ref::<TimerData>::view_obj(this) {
+        return &timer.handle;
+    }
+    Ref::<ThreadSafeData>::view_obj(this).expect(ONE_OF_OURS).handle()
 }
 
-/// Whether the handle was cancelled.
+/// Whether the handle was cancelled; what other threads are about to do is not waited for.
 pub(crate) fn is_cancelled(handle: &Obj) -> bool {
     data(handle).cancelled.get()
 }
@@ -250,6 +262,16 @@ pub(crate) fn only_sets_result(handle: &Obj) -> bool {
 /// (`KeyboardInterrupt`, `SystemExit`); everything else goes to the exception handler.
 #[inline]
 pub(crate) fn run(py: Python<'_>, handle: &Obj) -> RawResult<()> {
+    if compat::THREAD_SAFE_HANDLES
+        && let Some(shared) = Ref::<ThreadSafeData>::view_obj(handle)
+    {
+        return AnyHandle::exclusively(py, shared, || run_now(py, handle));
+    }
+    run_now(py, handle)
+}
+
+#[inline]
+fn run_now(py: Python<'_>, handle: &Obj) -> RawResult<()> {
     let this = data(handle);
     if this.cancelled.get() {
         return Ok(());
@@ -338,13 +360,20 @@ fn source_traceback_of<'py>(py: Python<'py>, this: &HandleData) -> Option<Bound<
 
 /// `handle.cancel()`
 pub(crate) fn cancel(py: Python<'_>, handle: &Obj) -> RawResult<()> {
-    match Ref::<TimerData>::view_obj(handle) {
-        Some(timer) => cancel_any(py, timer),
-        None => cancel_any(py, Ref::<HandleData>::view_obj(handle).expect("a Handle or a TimerHandle")),
+    if let Some(plain) = Ref::<HandleData>::view_obj(handle) {
+        return cancel_any(py, plain);
     }
+    if let Some(timer) = Ref::<TimerData>::view_obj(handle) {
+        return cancel_any(py, timer);
+    }
+    cancel_any(py, Ref::<ThreadSafeData>::view_obj(handle).expect(ONE_OF_OURS))
 }
 
 fn cancel_any<T: AnyHandle>(py: Python<'_>, this: &Ref<T>) -> RawResult<()> {
+    T::exclusively(py, this, || cancel_now(py, this))
+}
+
+fn cancel_now<T: AnyHandle>(py: Python<'_>, this: &Ref<T>) -> RawResult<()> {
     let handle = this.handle();
     if handle.cancelled.replace(true) {
         return Ok(());
@@ -363,9 +392,9 @@ fn cancel_any<T: AnyHandle>(py: Python<'_>, this: &Ref<T>) -> RawResult<()> {
     Ok(())
 }
 
-/// Names that both types share.
-fn common<T: AnyHandle>(table: Table<T>) -> Table<T> {
-    table
+/// A table with the names that all types share.
+pub(super) fn table<T: AnyHandle>(name: &'static CStr, doc: &'static CStr) -> Table<T> {
+    Table::new(name, doc, std::ptr::null_mut(), ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION)
         .noargs(c"cancel", c"Cancel the callback; does nothing if it was cancelled or has run.", cancel_method::<T>)
         .noargs(c"cancelled", c"Whether the callback was cancelled.", cancelled::<T>)
         .noargs(c"_run", c"Run the callback in its context.", run_method::<T>)
@@ -374,7 +403,7 @@ fn common<T: AnyHandle>(table: Table<T>) -> Table<T> {
         .get(c"_callback", get_callback::<T>)
         .get(c"_args", get_args::<T>)
         .get(c"_context", get_context::<T>)
-        .get(c"_cancelled", cancelled::<T>)
+        .get(c"_cancelled", get_cancelled::<T>)
         .get(c"_loop", get_event_loop::<T>)
         .get(c"_source_traceback", source_traceback::<T>)
         .get(c"_repr", stored_repr::<T>)
@@ -382,17 +411,15 @@ fn common<T: AnyHandle>(table: Table<T>) -> Table<T> {
         .repr(repr::<T>)
 }
 
-/// Makes both types and puts them into the module.
+/// Makes the types and puts them into the module.
 pub(crate) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()> {
-    const DISALLOW: u64 = ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION;
-    const HANDLE_DOC: &std::ffi::CStr = c"A callback that was given to the loop; call_soon() makes it.";
-    const TIMER_DOC: &std::ffi::CStr = c"A callback with a time; call_later() and call_at() make it.";
+    const HANDLE_DOC: &CStr = c"A callback that was given to the loop; call_soon() makes it.";
+    const TIMER_DOC: &CStr = c"A callback with a time; call_later() and call_at() make it.";
     let no_base = std::ptr::null_mut();
 
-    let handle = common(Table::<HandleData>::new(c"hayase._core.Handle", HANDLE_DOC, no_base, DISALLOW))
-        .weak_references(HandleData::WEAK_REFERENCES);
+    let handle = table::<HandleData>(c"hayase._core.Handle", HANDLE_DOC).weak_references(HandleData::WEAK_REFERENCES);
     to_py(py, handle.build(no_base))?;
-    let timer = common(Table::<TimerData>::new(c"hayase._core.TimerHandle", TIMER_DOC, no_base, DISALLOW))
+    let timer = table::<TimerData>(c"hayase._core.TimerHandle", TIMER_DOC)
         .noargs(c"when", c"When it is due, in seconds of loop.time().", when)
         .get(c"_when", when)
         .get(c"_scheduled", scheduled)
@@ -402,7 +429,8 @@ pub(crate) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
     to_py(py, timer.build(no_base))?;
 
     module.add("Handle", HandleData::class().type_obj().into_bound(py))?;
-    module.add("TimerHandle", TimerData::class().type_obj().into_bound(py))
+    module.add("TimerHandle", TimerData::class().type_obj().into_bound(py))?;
+    thread_safe_handle::init(py, module)
 }
 
 fn cancel_method<T: AnyHandle>(py: Python<'_>, this: &Ref<T>) -> RawResult<Obj> {
@@ -411,6 +439,11 @@ fn cancel_method<T: AnyHandle>(py: Python<'_>, this: &Ref<T>) -> RawResult<Obj> 
 }
 
 fn cancelled<T: AnyHandle>(py: Python<'_>, this: &Ref<T>) -> RawResult<Obj> {
+    T::exclusively(py, this, || Ok(Obj::bool(py, this.handle().cancelled.get())))
+}
+
+/// `_cancelled` is a plain attribute: nobody waits for it.
+fn get_cancelled<T: AnyHandle>(py: Python<'_>, this: &Ref<T>) -> RawResult<Obj> {
     Ok(Obj::bool(py, this.handle().cancelled.get()))
 }
 

@@ -9,6 +9,7 @@ pub(crate) mod ready;
 pub(crate) mod scheduler;
 pub(crate) mod step;
 pub(crate) mod task;
+pub(crate) mod thread_safe_handle;
 
 use pyo3::prelude::*;
 use pyo3::types::PyModule;

@@ -9,7 +9,7 @@ use crate::raw::instance::Visitor;
 use crate::raw::obj::Obj;
 
 pub(crate) enum Ready {
-    /// `call_soon` and expired timers: an exact `Handle` or `TimerHandle` of ours. Skipped if cancelled meanwhile.
+    /// `call_soon` and expired timers: an exact `Handle`, `TimerHandle` or `ThreadSafeHandle` of ours. Skipped if cancelled meanwhile.
     Handle(Obj),
     /// First step of one of our tasks, or a bare `yield`: `coro.send(None)`.
     Step(Obj),
