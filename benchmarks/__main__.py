@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import compare
-from benchmarks.case import Case, Idle, Served
+from benchmarks.case import Case, Client, Idle, Served
 from benchmarks.cases import CASES
 from benchmarks.contenders import CONTENDERS, OURS
 from benchmarks.generator import GeneratorMissingError, built_generator
@@ -53,13 +53,13 @@ def main(arguments: Sequence[str]) -> int:
     if options.json is not None:
         options.json.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
     # A peer may fail or be absent; that is a finding. We may not.
-    failed = any("error" in case["results"].get(OURS, {}) for case in document["cases"])
+    failed = any({"error", "lacking"} & case["results"].get(OURS, {}).keys() for case in document["cases"])
     return 1 if failed or OURS in document["left_out"] else 0
 
 
 def measure(cases: Sequence[Case], loops: Sequence[str], settings: Settings) -> Document:
     allow_many_files()
-    needs_load = any(isinstance(case, Served | Idle) for case in cases)
+    needs_load = any(isinstance(case, Client | Served | Idle) for case in cases)
     generator = built_generator() if needs_load else None
     versions: dict[str, str] = {}
     left_out: dict[str, str] = {}

@@ -10,13 +10,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-Announce: TypeAlias = Callable[[int], None]
-"""A server calls it once, with its port, when it accepts connections."""
+Announce: TypeAlias = Callable[[int | str], None]
+"""A server calls it once, with its port or its abstract Unix name, when it accepts connections."""
 
 Serve: TypeAlias = Callable[[Announce], Awaitable[None]]
 """A server program: announces its port and serves until it is killed."""
 
-LoadMode: TypeAlias = Literal["echo", "connect", "http"]
+LoadMode: TypeAlias = Literal["echo", "connect", "http", "download"]
+SpokenTransport: TypeAlias = Literal["tcp", "tls", "udp", "unix"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,17 @@ class Timed:
     name: str
     subject: str
     body: Callable[[int], Awaitable[None]]
+    count: int
+    unit: Literal["ns"] = "ns"
+
+
+@dataclass(frozen=True)
+class Client:
+    """As `Timed`, but there is a native TCP echo server on the other CPU: `body(port, count)`."""
+
+    name: str
+    subject: str
+    body: Callable[[int, int], Awaitable[None]]
     count: int
     unit: Literal["ns"] = "ns"
 
@@ -53,6 +65,7 @@ class Served:
     size_bytes: int
     native: bool
     """The native echo server is shown beside it, as the limit."""
+    transport: SpokenTransport = "tcp"
     unit: Literal["µs"] = "µs"
 
 
@@ -67,4 +80,4 @@ class Idle:
     unit: Literal["B"] = "B"
 
 
-Case: TypeAlias = Timed | Held | Served | Idle
+Case: TypeAlias = Timed | Client | Held | Served | Idle

@@ -15,6 +15,19 @@ RATIO_GOALS = {
     "tcp_protocol/conns=100/size=1KiB": 0.88,
     "tcp_protocol/conns=100/size=100KiB": 0.87,
     "connect": 1.00,
+    "http_uvicorn": 0.88,
+    "http_aiohttp": 0.93,
+    "tls_protocol/conns=50/size=1KiB": 0.60,
+    "tls_protocol/conns=50/size=64KiB": 0.80,
+    "tls_streams/conns=50/size=1KiB": 0.60,
+    "tls_handshake": 0.60,
+    "udp/peers=100/size=64B": 0.65,
+    "unix/conns=100/size=1KiB": 0.88,
+    "sockets/conns=100/size=1KiB": 0.30,
+    "pipe_pingpong": 0.90,
+    "subprocess_wait": 0.42,
+    "getaddrinfo_localhost": 0.90,
+    "client_connect": 0.80,
 }
 """At most this share of uvloop's figure in the same run."""
 

@@ -64,6 +64,8 @@ def to_document(
 
 
 def _summary(result: Result) -> dict[str, Any]:
+    if result.lacking is not None:
+        return {"lacking": result.lacking}
     if result.error is not None:
         return {"error": result.error, "samples": result.samples}
     values = [sample["value"] for sample in result.samples]
@@ -81,7 +83,7 @@ def to_markdown(document: Document) -> str:
     for subject in subjects:
         cases = [case for case in document["cases"] if case["subject"] == subject]
         lines += [f"## {subject} ({UNIT_NOTES[cases[0]['unit']]})", "", *_table(document, cases), ""]
-    lines += [*_goals(document), *_failures(document)]
+    lines += [*_goals(document), *_failures(document), *_lacking(document)]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -120,7 +122,7 @@ def _table(document: Document, cases: Sequence[Document]) -> list[str]:
 
 def _cell(name: str, results: Document, medians: Mapping[str, float], best: str | None) -> str:
     if name not in medians:
-        return "failed" if name in results else MISSING
+        return "failed" if "error" in results.get(name, {}) else MISSING
     text = to_text(medians[name])
     if name != REFERENCE and medians.get(REFERENCE):
         text += f" ({medians[name] / medians[REFERENCE]:.2f})"
@@ -169,7 +171,17 @@ def _failures(document: Document) -> list[str]:
         for name, result in case["results"].items()
         if "error" in result
     ]
-    return ["## Failures", "", *failures] if failures else []
+    return ["## Failures", "", *failures, ""] if failures else []
+
+
+def _lacking(document: Document) -> list[str]:
+    cases_of: dict[tuple[str, str], list[str]] = {}
+    for case in document["cases"]:
+        for name, result in case["results"].items():
+            if "lacking" in result:
+                cases_of.setdefault((name, result["lacking"]), []).append(case["name"])
+    lines = [f"- {name}: {reason} ({', '.join(cases)})" for (name, reason), cases in sorted(cases_of.items())]
+    return [f"## Lacking ({MISSING} in the tables)", "", *lines] if lines else []
 
 
 def _cpu_model() -> str:

@@ -19,9 +19,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TypeAlias
+from typing import IO, Any, TypeAlias
 
-from benchmarks.case import Case, Held, Idle, Served, Timed
+from benchmarks.case import Case, Client, Held, Idle, Served, SpokenTransport, Timed
 from benchmarks.contenders import NATIVE
 from benchmarks.generator import ROOT
 from benchmarks.process_figures import cpu_seconds, resident_bytes, system_seconds
@@ -46,6 +46,10 @@ class RunFailedError(Exception):
     """The run gave no figure; the text says why, in one line."""
 
 
+class LackingError(Exception):
+    """The loop does not have what the case needs, and said so."""
+
+
 @dataclass(frozen=True)
 class Settings:
     rounds: int
@@ -62,6 +66,8 @@ class Result:
 
     samples: list[Sample]
     error: str | None = None
+    lacking: str | None = None
+    """Why there are no samples, if the loop says itself that it lacks something."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +119,7 @@ def execute(
     for number, run in enumerate(runs, 1):
         result = results.setdefault(run.case.name, {}).setdefault(run.contender, Result([]))
         head = f"[{number}/{len(runs)}] {run.case.name} · {run.contender} · round {run.round + 1}"
-        if result.error is not None:
+        if result.error is not None or result.lacking is not None:
             clock.skipped(run)
             continue
         try:
@@ -121,6 +127,9 @@ def execute(
         except RunFailedError as failure:
             result.error = str(failure)
             outcome = f"FAILED: {failure}"
+        except LackingError as refusal:
+            result.lacking = str(refusal)
+            outcome = f"lacking: {refusal}"
         else:
             result.samples.append(sample)
             outcome = f"{sample['value']:,.4g} {run.case.unit}"
@@ -141,7 +150,7 @@ class Remaining:
 
     def _nominal(self, run: Run) -> float:
         match run.case:
-            case Timed():
+            case Timed() | Client():
                 return 0.4 + self._settings.seconds
             case Served():
                 return 0.4 + self._settings.warmup_seconds + self._settings.seconds
@@ -188,12 +197,14 @@ class Child:
             received += chunk
         return received.decode().strip()
 
-    def answer(self, seconds_max: float = ANSWER_SECONDS_MAX) -> dict[str, float]:
+    def answer(self, seconds_max: float = ANSWER_SECONDS_MAX) -> dict[str, Any]:
         line = self.line(seconds_max)
         try:
-            answer: dict[str, float] = json.loads(line)
+            answer: dict[str, Any] = json.loads(line)
         except json.JSONDecodeError:
             raise RunFailedError(f"{self._role}: expected JSON, got {line!r}") from None
+        if "lacking" in answer:
+            raise LackingError(answer["lacking"])
         return answer
 
     def tell(self, line: str) -> None:
@@ -232,6 +243,8 @@ class Processes:
         match run.case:
             case Timed():
                 return self._measure_alone(run, memory=False)
+            case Client():
+                return self._measure_client(run)
             case Held():
                 return self._measure_alone(run, memory=True)
             case Served():
@@ -243,10 +256,16 @@ class Processes:
         with self._case(run, memory=memory) as worker:
             return worker.answer()
 
+    def _measure_client(self, run: Run) -> Sample:
+        with self._echo_server("tcp", self._settings.load_cpu) as server:
+            port = str(server.answer()["address"]).rpartition(":")[2]
+            with self._case(run, memory=False, words=(port,)) as worker:
+                return worker.answer()
+
     def _measure_served(self, run: Run, case: Served) -> Sample:
-        with self._server(run, memory=False) as (server, port):
+        with self._server(run, memory=False) as (server, address):
             options = {
-                "address": f"127.0.0.1:{port}",
+                "address": address,
                 "connections": case.connections,
                 "size": case.size_bytes,
                 "warmup-seconds": self._settings.warmup_seconds,
@@ -270,11 +289,11 @@ class Processes:
             "ops_per_second": operations / answer["seconds"],
             "p50_us": answer["p50_us"],
             "p99_us": answer["p99_us"],
+            "resent": answer["resent"],
         }
 
     def _measure_idle(self, run: Run, case: Idle) -> Sample:
-        with self._server(run, memory=True) as (server, port):
-            address = f"127.0.0.1:{port}"
+        with self._server(run, memory=True) as (server, address):
             with self._load("idle", {"address": address, "connections": SETTLING_CONNECTIONS}) as settling:
                 settling.answer()
                 before = resident_bytes(server.pid)
@@ -284,22 +303,28 @@ class Processes:
         return {"value": (after - before) / case.connections}
 
     @contextlib.contextmanager
-    def _server(self, run: Run, *, memory: bool) -> Iterator[tuple[Child, int]]:
+    def _server(self, run: Run, *, memory: bool) -> Iterator[tuple[Child, str]]:
         """A server that listens. If the load fails, what the server has to say about it is part of the reason."""
         with self._case(run, memory=memory) as server:
-            port = int(server.answer()["port"])
+            address = str(server.answer()["address"])
             try:
-                yield server, port
+                yield server, address
             except RunFailedError as failure:
                 if (complaint := server.last_words()) is None:
                     raise
                 raise RunFailedError(f"{failure}; server: {complaint}") from None
 
-    def _case(self, run: Run, *, memory: bool) -> contextlib.AbstractContextManager[Child]:
+    def _case(self, run: Run, *, memory: bool, words: Sequence[str] = ()) -> contextlib.AbstractContextManager[Child]:
         if run.contender == NATIVE:
-            return self._child([str(self._program()), "echo-server"], "echo-server", self._settings.server_cpu)
-        words = ["case", run.contender, run.case.name, str(self._settings.seconds)]
+            transport = run.case.transport if isinstance(run.case, Served) else "tcp"
+            return self._echo_server(transport, self._settings.server_cpu)
+        words = ["case", run.contender, run.case.name, str(self._settings.seconds), *words]
         return self.worker(words, memory=memory)
+
+    def _echo_server(self, transport: SpokenTransport, cpu: int | None) -> contextlib.AbstractContextManager[Child]:
+        # The place is its own choice; the address only says what it speaks.
+        address = "unix:@" if transport == "unix" else f"{transport}:127.0.0.1:0"
+        return self._child([str(self._program()), "echo-server", "--address", address], "echo-server", cpu)
 
     def worker(self, words: list[str], *, memory: bool) -> contextlib.AbstractContextManager[Child]:
         # Memory is measured as users see it, with the allocator's own thresholds.

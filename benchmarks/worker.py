@@ -1,15 +1,16 @@
 """The child process: one case on one loop. Only the runner starts it.
 
     python -m benchmarks.worker probe LOOP
-    python -m benchmarks.worker case LOOP NAME SECONDS
+    python -m benchmarks.worker case LOOP NAME SECONDS [PORT]
 
 It answers with one line of JSON. For a server that line comes when it listens; the runner measures it from outside and
-kills it. Every worker ends by itself after LIFE_SECONDS_MAX: nothing outlives a runner that was killed.
+kills it. A loop that lacks what the case needs, and says so with NotImplementedError, is answered as `lacking`. Every worker ends by itself after LIFE_SECONDS_MAX: nothing outlives a runner that was killed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import json
 import os
@@ -17,9 +18,11 @@ import signal
 import statistics
 import sys
 import time
+import traceback
+from collections.abc import Awaitable, Callable
 
 from benchmarks import contenders
-from benchmarks.case import Held, Idle, Serve, Served, Timed
+from benchmarks.case import Client, Held, Idle, Serve, Served, SpokenTransport, Timed
 from benchmarks.cases import CASES
 from benchmarks.process_figures import resident_bytes
 
@@ -32,8 +35,8 @@ def main() -> None:
     match sys.argv[1:]:
         case ["probe", loop]:
             _probe(loop)
-        case ["case", loop, name, seconds]:
-            _run(loop, name, float(seconds))
+        case ["case", loop, name, seconds, *port]:
+            _run(loop, name, float(seconds), *map(int, port))
         case words:
             sys.exit(f"benchmarks.worker: cannot read {words}")
     sys.stdout.flush()
@@ -51,20 +54,34 @@ def _probe(loop: str) -> None:
     _say(version=contenders.version(loop))
 
 
-def _run(loop: str, name: str, seconds: float) -> None:
+def _run(loop: str, name: str, seconds: float, port: int | None = None) -> None:
     case = next(case for case in CASES if case.name == name)
     runner = asyncio.Runner(loop_factory=contenders.loop_factory(loop))
-    match case:
-        case Timed():
-            runner.run(_measure_time(case, seconds))
-        case Held():
-            runner.run(_measure_memory(case))
-        case Served() | Idle():
-            runner.run(_serve(case.serve))
+    try:
+        match case:
+            case Timed():
+                runner.run(_measure_time(case.body, case.count, seconds))
+            case Client():
+                assert port is not None, "the runner starts the server of such a case"
+                runner.run(_measure_time(functools.partial(case.body, port), case.count, seconds))
+            case Held():
+                runner.run(_measure_memory(case))
+            case Served():
+                runner.run(_serve(case.serve, case.transport))
+            case Idle():
+                runner.run(_serve(case.serve, "tcp"))
+    except NotImplementedError as refusal:
+        _say(lacking=str(refusal) or _refused(refusal))
 
 
-async def _measure_time(case: Timed, seconds: float) -> None:
-    await case.body(case.count)  # warm-up
+def _refused(refusal: NotImplementedError) -> str:
+    """Where it was raised, for those who give no reason."""
+    last = traceback.extract_tb(refusal.__traceback__)[-1]
+    return f"NotImplementedError in {last.name}"
+
+
+async def _measure_time(body: Callable[[int], Awaitable[None]], count: int, seconds: float) -> None:
+    await body(count)  # warm-up
     cpu: list[float] = []
     wall: list[float] = []
     deadline = time.monotonic() + seconds
@@ -72,10 +89,10 @@ async def _measure_time(case: Timed, seconds: float) -> None:
         # The garbage of the previous repetition is not this one's; the collector stays on, as in programs.
         gc.collect()
         wall_before, cpu_before = time.perf_counter_ns(), time.process_time_ns()
-        await case.body(case.count)
+        await body(count)
         cpu_after, wall_after = time.process_time_ns(), time.perf_counter_ns()
-        cpu.append((cpu_after - cpu_before) / case.count)
-        wall.append((wall_after - wall_before) / case.count)
+        cpu.append((cpu_after - cpu_before) / count)
+        wall.append((wall_after - wall_before) / count)
     _say(value=statistics.median(cpu), wall_ns=statistics.median(wall), repetitions=len(cpu))
 
 
@@ -91,8 +108,11 @@ async def _measure_memory(case: Held) -> None:
     _say(value=(after - before) / case.count, held=len(held) + len(first))
 
 
-async def _serve(serve: Serve) -> None:
-    await serve(lambda port: _say(port=port))
+async def _serve(serve: Serve, transport: SpokenTransport) -> None:
+    def announce(place: int | str) -> None:
+        _say(address=f"{transport}:@{place}" if isinstance(place, str) else f"{transport}:127.0.0.1:{place}")
+
+    await serve(announce)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,26 @@
 from __future__ import annotations
 
 from benchmarks.case import Case
-from benchmarks.cases import call_soon, connections, futures, memory, tasks, tcp, threads, timers, web
+from benchmarks.cases import (
+    call_soon,
+    client,
+    connections,
+    datagrams,
+    futures,
+    memory,
+    names,
+    pipes,
+    processes,
+    sendfile,
+    sockets,
+    tasks,
+    tcp,
+    threads,
+    timers,
+    tls,
+    unix,
+    web,
+)
 
 CASES: tuple[Case, ...] = (
     *call_soon.CASES,
@@ -13,6 +32,15 @@ CASES: tuple[Case, ...] = (
     *threads.CASES,
     *tcp.CASES,
     *connections.CASES,
+    *sockets.CASES,
+    *unix.CASES,
+    *datagrams.CASES,
+    *tls.CASES,
+    *sendfile.CASES,
+    *client.CASES,
+    *names.CASES,
+    *pipes.CASES,
+    *processes.CASES,
     *web.CASES,
     *memory.CASES,
 )

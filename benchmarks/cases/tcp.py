@@ -25,7 +25,7 @@ async def serve_buffered(announce: Announce) -> None:
 
 
 async def serve_streams(announce: Announce) -> None:
-    server = await asyncio.start_server(_echo, "127.0.0.1", 0, backlog=BACKLOG)
+    server = await asyncio.start_server(echo_streams, "127.0.0.1", 0, backlog=BACKLOG)
     announce(server.sockets[0].getsockname()[1])
     await asyncio.Event().wait()
 
@@ -59,7 +59,7 @@ class BufferedEchoProtocol(asyncio.BufferedProtocol):
         self.transport.write(bytes(self.buffer[:nbytes]))
 
 
-async def _echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def echo_streams(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     while data := await reader.read(CHUNK_BYTES):
         writer.write(data)
         await writer.drain()
@@ -74,14 +74,14 @@ async def _serve(protocol: type[asyncio.BaseProtocol], announce: Announce) -> No
     await asyncio.Event().wait()
 
 
-def _size(size_bytes: int) -> str:
+def size_text(size_bytes: int) -> str:
     return f"{size_bytes}B" if size_bytes < KIB else f"{size_bytes // KIB}KiB"
 
 
 def _cases(way: str, serve: Serve) -> list[Case]:
     return [
         Served(
-            name=f"tcp_{way}/conns={connections}/size={_size(size_bytes)}",
+            name=f"tcp_{way}/conns={connections}/size={size_text(size_bytes)}",
             subject=f"TCP echo, {way}",
             serve=serve,
             mode="echo",

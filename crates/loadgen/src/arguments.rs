@@ -1,14 +1,16 @@
 //! The command line. Only the benchmark runner writes it, so it is strict: unknown or missing words are errors.
 
-use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
+
+use crate::address::Address;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Command {
     Echo,
     Connect,
     Http,
+    Download,
     Idle,
     EchoServer,
 }
@@ -23,7 +25,8 @@ pub(crate) enum Limit {
 #[derive(Debug)]
 pub(crate) struct Arguments {
     pub(crate) command: Command,
-    pub(crate) address: SocketAddr,
+    /// Who is asked; for the echo server, what it speaks (its place is its own choice).
+    pub(crate) address: Address,
     pub(crate) connections: usize,
     pub(crate) size_bytes: usize,
     pub(crate) warmup: Duration,
@@ -36,24 +39,29 @@ impl Arguments {
             Some("echo") => Command::Echo,
             Some("connect") => Command::Connect,
             Some("http") => Command::Http,
+            Some("download") => Command::Download,
             Some("idle") => Command::Idle,
             Some("echo-server") => Command::EchoServer,
             other => {
-                return Err(format!("expected echo, connect, http, idle or echo-server, not {other:?}"));
+                return Err(format!("expected echo, connect, http, download, idle or echo-server, not {other:?}"));
             }
         };
         let mut parsed = Self {
             command,
-            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            address: Address::Unix(String::new()),
             connections: 1,
             size_bytes: 64,
             warmup: Duration::ZERO,
             limit: Limit::Elapsed(Duration::from_secs(1)),
         };
+        let mut has_address = false;
         while let Some(name) = words.next() {
             let text = words.next().ok_or_else(|| format!("{name} needs a value"))?;
             match name.as_str() {
-                "--address" => parsed.address = value(&name, &text)?,
+                "--address" => {
+                    parsed.address = text.parse().map_err(|reason| format!("{name}: {reason}"))?;
+                    has_address = true;
+                }
                 "--connections" => parsed.connections = value(&name, &text)?,
                 "--size" => parsed.size_bytes = value(&name, &text)?,
                 "--warmup-seconds" => parsed.warmup = seconds(&name, &text)?,
@@ -65,7 +73,7 @@ impl Arguments {
         if parsed.connections == 0 || parsed.size_bytes == 0 {
             return Err("--connections and --size must be at least 1".into());
         }
-        if parsed.command != Command::EchoServer && parsed.address.port() == 0 {
+        if !has_address {
             return Err("--address is missing".into());
         }
         Ok(parsed)
@@ -91,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_count_replaces_the_seconds() {
-        let arguments = parse("connect --address 127.0.0.1:9 --connections 3 --count 7").unwrap();
+        let arguments = parse("connect --address tcp:127.0.0.1:9 --connections 3 --count 7").unwrap();
         assert_eq!(arguments.command, Command::Connect);
         assert_eq!(arguments.connections, 3);
         assert_eq!(arguments.limit, Limit::Operations(7));

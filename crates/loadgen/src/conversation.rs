@@ -5,25 +5,41 @@
 
 /// One exchange: send `request`, then feed `Reader` until it says that the answer is complete.
 pub(crate) enum Conversation {
-    Echo { message: Vec<u8> },
+    Echo {
+        message: Vec<u8>,
+    },
     Http,
+    /// One byte asks for all of `content`.
+    Download {
+        content: Vec<u8>,
+    },
 }
 
+const DOWNLOAD_REQUEST: &[u8] = b"?";
 const HTTP_REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\nUser-Agent: loadgen\r\nAccept: */*\r\n\r\n";
 const HTTP_HEAD_BYTES_MAX: usize = 8 * 1024;
 
 impl Conversation {
     pub(crate) fn echo(size_bytes: usize) -> Self {
-        // A period that is no power of two, so that a chunk put at a wrong offset shows.
-        Self::Echo { message: (0..size_bytes).map(|index| (index % 251) as u8).collect() }
+        Self::Echo { message: pattern(size_bytes) }
+    }
+
+    pub(crate) fn download(size_bytes: usize) -> Self {
+        Self::Download { content: pattern(size_bytes) }
     }
 
     pub(crate) fn request(&self) -> &[u8] {
         match self {
             Self::Echo { message } => message,
             Self::Http => HTTP_REQUEST,
+            Self::Download { .. } => DOWNLOAD_REQUEST,
         }
     }
+}
+
+/// Its period is no power of two, so that a chunk put at a wrong offset shows.
+fn pattern(size_bytes: usize) -> Vec<u8> {
+    (0..size_bytes).map(|index| (index % 251) as u8).collect()
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,18 +65,19 @@ impl Answer {
 
     pub(crate) fn feed(&mut self, conversation: &Conversation, chunk: &[u8]) -> Result<Progress, String> {
         match conversation {
-            Conversation::Echo { message } => self.feed_echo(message, chunk),
+            Conversation::Echo { message } => self.feed_known(message, chunk),
+            Conversation::Download { content } => self.feed_known(content, chunk),
             Conversation::Http => self.feed_http(chunk),
         }
     }
 
-    fn feed_echo(&mut self, message: &[u8], chunk: &[u8]) -> Result<Progress, String> {
+    fn feed_known(&mut self, message: &[u8], chunk: &[u8]) -> Result<Progress, String> {
         let end = self.received + chunk.len();
         if end > message.len() {
-            return Err(format!("the server answered {end} bytes to a message of {}", message.len()));
+            return Err(format!("the server answered {end} bytes instead of {}", message.len()));
         }
         if message[self.received..end] != *chunk {
-            return Err(format!("the echo differs from the message within bytes {} to {end}", self.received));
+            return Err(format!("the answer differs from what was expected within bytes {} to {end}", self.received));
         }
         self.received = end;
         Ok(if end == message.len() { Progress::Complete } else { Progress::Incomplete })

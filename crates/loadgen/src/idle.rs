@@ -7,14 +7,18 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use crate::address::Address;
 use crate::arguments::Arguments;
 
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
+    let Address::Tcp(place) = &arguments.address else {
+        return Err(format!("idle connections are TCP's, not {}", arguments.address));
+    };
     let mut open = Vec::with_capacity(arguments.connections);
     for number in 1..=arguments.connections {
-        let mut stream = TcpStream::connect(arguments.address)
+        let mut stream = TcpStream::connect(place)
             .map_err(|error| format!("connection {number} of {}: {error}", arguments.connections))?;
         echo_one_byte(&mut stream).map_err(|error| format!("connection {number}: {error}"))?;
         open.push(stream);
