@@ -9,6 +9,7 @@ from asyncio import TimerHandle as _TimerHandle
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextvars import Context
+from os import PathLike
 from typing import Any, Final, TypeVar, final
 
 from typing_extensions import Buffer, disjoint_base
@@ -122,6 +123,30 @@ class Loop:
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
         start_serving: bool = True,
+    ) -> Coroutine[Any, Any, Any]: ...
+    def create_unix_connection(
+        self,
+        protocol_factory: Callable[[], BaseProtocol],
+        path: str | bytes | PathLike[str] | PathLike[bytes] | None = None,
+        *,
+        ssl: Any = None,
+        sock: socket.socket | None = None,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> Coroutine[Any, Any, tuple[Any, Any]]: ...
+    def create_unix_server(
+        self,
+        protocol_factory: Callable[[], BaseProtocol],
+        path: str | bytes | PathLike[str] | PathLike[bytes] | None = None,
+        *,
+        sock: socket.socket | None = None,
+        backlog: int = 100,
+        ssl: Any = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+        start_serving: bool = True,
+        cleanup_socket: bool | None = None,
     ) -> Coroutine[Any, Any, Any]: ...
     def connect_accepted_socket(
         self,

@@ -6,7 +6,6 @@
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +15,7 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::backend::epoll::Epoll;
 use crate::backend::sim::{Simulation, World};
 use crate::events::{Events, Interest, Token};
+use crate::sys::address::Address;
 use crate::sys::event_fd::EventFd;
 use crate::sys::fork::ProcessMark;
 use crate::sys::socket;
@@ -225,11 +225,11 @@ impl Driver {
         }
     }
 
-    /// As [`accept`](Self::accept), with the peer's address if it is an IP address.
-    pub fn accept_from(&self, fd: RawFd) -> io::Result<(OwnedFd, Option<SocketAddr>)> {
+    /// As [`accept`](Self::accept), with the peer's address.
+    pub fn accept_from(&self, fd: RawFd) -> io::Result<(OwnedFd, Address)> {
         match &self.backend {
             Backend::Epoll(_) => socket::accept_from(fd),
-            Backend::Sim(world) => world.accept(fd).map(|connection| (connection, None)),
+            Backend::Sim(world) => world.accept(fd).map(|connection| (connection, Address::Other)),
         }
     }
 

@@ -30,7 +30,11 @@ pub use buffers::{
 };
 pub use driver::Driver;
 pub use events::{Event, Events, Interest, Token};
-pub use net::{bind, connect, local_address, peer_address, set_nodelay, stream_socket};
+pub use net::{
+    bind, connect, connect_unix, local_address, peer_address, peer_credentials, set_nodelay, stream_socket,
+    unix_stream_socket,
+};
+pub use sys::address::Address;
 pub use time::Time;
 pub use timers::{TimerKey, TimerQueue};
 pub use waker::Waker;

@@ -1,9 +1,10 @@
-//! Setting up TCP sockets: made, bound, connected, asked for their addresses. Nothing here blocks.
+//! Setting up sockets: made, bound, connected, asked for their addresses. Nothing here blocks.
 
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{OwnedFd, RawFd};
 
+use crate::sys::address::Address;
 use crate::sys::socket;
 
 /// A non-blocking, close-on-exec stream socket for the family of `address`; protocol 0 is TCP.
@@ -21,14 +22,28 @@ pub fn connect(fd: RawFd, address: &SocketAddr) -> io::Result<()> {
     socket::connect(fd, address)
 }
 
-/// `None` for what is no IP address.
-pub fn local_address(fd: RawFd) -> io::Result<Option<SocketAddr>> {
+pub fn local_address(fd: RawFd) -> io::Result<Address> {
     socket::local_address(fd)
 }
 
-/// `None` for what is no IP address.
-pub fn peer_address(fd: RawFd) -> io::Result<Option<SocketAddr>> {
+pub fn peer_address(fd: RawFd) -> io::Result<Address> {
     socket::peer_address(fd)
+}
+
+/// A non-blocking, close-on-exec Unix stream socket.
+pub fn unix_stream_socket() -> io::Result<OwnedFd> {
+    socket::unix_stream_socket()
+}
+
+/// Connects a Unix socket to a path, or to an abstract name with the zero byte that it begins with. `WouldBlock` means that the
+/// listener's backlog is full: nothing is in progress then, and the socket never tells when there is room.
+pub fn connect_unix(fd: RawFd, path: &[u8]) -> io::Result<()> {
+    socket::connect_unix(fd, path)
+}
+
+/// (process, user, group) of the other end of a connected Unix socket.
+pub fn peer_credentials(fd: RawFd) -> io::Result<(i32, u32, u32)> {
+    socket::peer_credentials(fd)
 }
 
 /// Small writes leave at once (TCP_NODELAY).

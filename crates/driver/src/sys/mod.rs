@@ -6,6 +6,7 @@
 //! uses numbers. No memory is reachable through a number.
 #![allow(unsafe_code)]
 
+pub(crate) mod address;
 pub(crate) mod closable;
 pub(crate) mod epoll;
 pub(crate) mod event_fd;

@@ -10,6 +10,7 @@ use rustix::net::{
     AddressFamily, Protocol, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags, SocketType,
 };
 
+use super::address::{self, Address};
 use super::borrow;
 
 #[inline]
@@ -82,11 +83,11 @@ pub(crate) fn write_vectored(fd: RawFd, bufs: &[IoSlice<'_>]) -> io::Result<usiz
     Ok(rustix::io::writev(borrow(fd)?, bufs)?)
 }
 
-/// As [`accept`], with the peer's address if it is an IP address.
-pub(crate) fn accept_from(fd: RawFd) -> io::Result<(OwnedFd, Option<SocketAddr>)> {
+/// As [`accept`], with the peer's address.
+pub(crate) fn accept_from(fd: RawFd) -> io::Result<(OwnedFd, Address)> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let (connection, peer) = rustix::net::acceptfrom_with(borrow(fd)?, flags)?;
-    Ok((connection, peer.and_then(|peer| peer.try_into().ok())))
+    Ok((connection, Address::from_kernel(peer)))
 }
 
 /// A non-blocking, close-on-exec stream socket for the family of `address`; protocol 0 is TCP.
@@ -108,13 +109,36 @@ pub(crate) fn connect(fd: RawFd, address: &SocketAddr) -> io::Result<()> {
     Ok(rustix::net::connect(borrow(fd)?, address)?)
 }
 
-pub(crate) fn local_address(fd: RawFd) -> io::Result<Option<SocketAddr>> {
-    Ok(rustix::net::getsockname(borrow(fd)?)?.try_into().ok())
+pub(crate) fn local_address(fd: RawFd) -> io::Result<Address> {
+    Ok(Address::from_kernel(Some(rustix::net::getsockname(borrow(fd)?)?)))
 }
 
-pub(crate) fn peer_address(fd: RawFd) -> io::Result<Option<SocketAddr>> {
-    let peer = rustix::net::getpeername(borrow(fd)?)?;
-    Ok(peer.and_then(|peer| peer.try_into().ok()))
+pub(crate) fn peer_address(fd: RawFd) -> io::Result<Address> {
+    Ok(Address::from_kernel(rustix::net::getpeername(borrow(fd)?)?))
+}
+
+/// A non-blocking, close-on-exec Unix stream socket.
+pub(crate) fn unix_stream_socket() -> io::Result<OwnedFd> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    Ok(rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?)
+}
+
+pub(crate) fn connect_unix(fd: RawFd, path: &[u8]) -> io::Result<()> {
+    Ok(rustix::net::connect(borrow(fd)?, &address::unix(path)?)?)
+}
+
+/// Process, user and group of the other end of a Unix socket when it was connected.
+pub(crate) fn peer_credentials(fd: RawFd) -> io::Result<(i32, u32, u32)> {
+    // Not rustix: its process numbers cannot be 0, which is what a peer of another namespace has.
+    let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut size = size_of::<libc::ucred>() as libc::socklen_t;
+    let place = (&raw mut peer).cast();
+    // SAFETY: the kernel writes at most `size` bytes to `peer`, a C struct of integers, and the length to `size`.
+    let outcome = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_PEERCRED, place, &raw mut size) };
+    if outcome != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok((peer.pid, peer.uid, peer.gid))
 }
 
 pub(crate) fn set_nodelay(fd: RawFd) -> io::Result<()> {

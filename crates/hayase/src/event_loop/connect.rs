@@ -401,13 +401,13 @@ fn combined(failures: &Bound<'_, PyList>, all_errors: bool) -> PyResult<PyErr> {
 
 // From a connected socket to (transport, protocol)
 
-enum Connected {
+pub(super) enum Connected {
     Native(OwnedFd),
     Python(Obj),
 }
 
 /// Calls the factory, makes the transport, waits for `connection_made`.
-async fn open(co: &Co, socket: Connected, factory: &Obj) -> PyResult<Obj> {
+pub(super) async fn open(co: &Co, socket: Connected, factory: &Obj) -> PyResult<Obj> {
     let given = match &socket {
         Connected::Native(_) => None,
         Connected::Python(sock) => Some(sock.clone()),
@@ -442,11 +442,10 @@ fn open_transport(py: Python<'_>, co: &Co, socket: Connected, factory: &Obj) -> 
     let (socket, fd, names) = match socket {
         Connected::Native(owned) => {
             let fd = owned.as_raw_fd();
-            let name = |address: std::io::Result<Option<SocketAddr>>| match address {
-                Ok(Some(address)) => address::Name::Inet(address),
-                Ok(None) | Err(_) => address::Name::Unknown,
+            let names = Names {
+                peer: address::of_descriptor(driver::peer_address(fd)),
+                local: address::of_descriptor(driver::local_address(fd)),
             };
-            let names = Names { peer: name(driver::peer_address(fd)), local: name(driver::local_address(fd)) };
             (Socket::Native(owned), fd, names)
         }
         Connected::Python(object) => {
@@ -459,7 +458,9 @@ fn open_transport(py: Python<'_>, co: &Co, socket: Connected, factory: &Obj) -> 
             (Socket::Python(object.clone()), fd, names)
         }
     };
-    crate::transports::server::set_nodelay(fd);
+    if let address::Name::Inet(_) = names.local {
+        crate::transports::server::set_nodelay(fd);
+    }
     let parts = Parts {
         socket,
         fd,

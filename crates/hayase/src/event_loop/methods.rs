@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
 
 use super::watchers::{self, Side};
-use super::{Arguments, Loop, connect, debug, exceptions, executor, resolve, run, serve, signals, sockets};
+use super::{Arguments, Loop, connect, debug, exceptions, executor, resolve, run, serve, signals, sockets, unix};
 use crate::raw::instance::Visitor;
 use crate::raw::obj::Obj;
 
@@ -245,6 +245,66 @@ impl Loop {
         };
         let py = slf.py();
         serve::create_server(py, Loop::runtime_ref(slf), arguments).map(|made| to_python(py, Some(made)))
+    }
+
+    /// Connect to a Unix socket by its path or abstract name (or take a connected sock): gives (transport, protocol).
+    #[pyo3(signature = (protocol_factory, path=None, *, ssl=None, sock=None, server_hostname=None,
+                        ssl_handshake_timeout=None, ssl_shutdown_timeout=None))]
+    #[expect(clippy::too_many_arguments, reason = "asyncio's signature")]
+    fn create_unix_connection(
+        slf: &Bound<'_, Self>,
+        protocol_factory: &Bound<'_, PyAny>,
+        path: Given<'_, '_>,
+        ssl: Given<'_, '_>,
+        sock: Given<'_, '_>,
+        server_hostname: Given<'_, '_>,
+        ssl_handshake_timeout: Given<'_, '_>,
+        ssl_shutdown_timeout: Given<'_, '_>,
+    ) -> PyResult<Py<PyAny>> {
+        let arguments = unix::ConnectUnix {
+            protocol_factory: Obj::from_any(protocol_factory),
+            path: path.map(Obj::from_any),
+            ssl: ssl.map(Obj::from_any),
+            sock: sock.map(Obj::from_any),
+            server_hostname: server_hostname.map(Obj::from_any),
+            ssl_handshake_timeout: ssl_handshake_timeout.map(Obj::from_any),
+            ssl_shutdown_timeout: ssl_shutdown_timeout.map(Obj::from_any),
+        };
+        let py = slf.py();
+        unix::create_connection(py, Loop::runtime_ref(slf), arguments).map(|made| to_python(py, Some(made)))
+    }
+
+    /// Listen on a Unix socket (a path, an abstract name, or a bound sock): gives a Server.
+    ///
+    /// cleanup_socket: whether closing the server removes the socket's file; by default from Python 3.13 on.
+    #[pyo3(signature = (protocol_factory, path=None, *, sock=None, backlog=100, ssl=None, ssl_handshake_timeout=None,
+                        ssl_shutdown_timeout=None, start_serving=true, cleanup_socket=None))]
+    #[expect(clippy::too_many_arguments, reason = "asyncio's signature")]
+    fn create_unix_server(
+        slf: &Bound<'_, Self>,
+        protocol_factory: &Bound<'_, PyAny>,
+        path: Given<'_, '_>,
+        sock: Given<'_, '_>,
+        backlog: i32,
+        ssl: Given<'_, '_>,
+        ssl_handshake_timeout: Given<'_, '_>,
+        ssl_shutdown_timeout: Given<'_, '_>,
+        start_serving: bool,
+        cleanup_socket: Given<'_, '_>,
+    ) -> PyResult<Py<PyAny>> {
+        let arguments = unix::ServeUnix {
+            protocol_factory: Obj::from_any(protocol_factory),
+            path: path.map(Obj::from_any),
+            sock: sock.map(Obj::from_any),
+            backlog,
+            ssl: ssl.map(Obj::from_any),
+            ssl_handshake_timeout: ssl_handshake_timeout.map(Obj::from_any),
+            ssl_shutdown_timeout: ssl_shutdown_timeout.map(Obj::from_any),
+            start_serving,
+            cleanup_socket: cleanup_socket.map(|value| value.is_truthy()).transpose()?,
+        };
+        let py = slf.py();
+        unix::create_server(py, Loop::runtime_ref(slf), arguments).map(|made| to_python(py, Some(made)))
     }
 
     // Sockets

@@ -20,6 +20,7 @@ mod serve;
 mod signals;
 mod sockets;
 mod turn;
+mod unix;
 mod watchers;
 
 use std::collections::BTreeMap;

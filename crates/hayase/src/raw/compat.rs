@@ -210,6 +210,9 @@ pub(crate) unsafe fn visit_dict(
     }
 }
 
+/// A Unix server removes the file of its socket when it is closed.
+pub(crate) const UNIX_SERVER_REMOVES_ITS_FILE: bool = cfg!(Py_3_13);
+
 /// `transport.writelines()` is `write(b"".join(...))`, errors included.
 pub(crate) const WRITELINES_JOINS: bool = cfg!(not(Py_3_12));
 

@@ -1,19 +1,26 @@
-//! Socket addresses: from the kernel's form to the tuples that Python's `socket` shows, and back.
+//! Socket addresses: from the kernel's form to what Python's `socket` shows (tuples, and for Unix sockets a path or a name), and
+//! back.
 
+use std::ffi::OsStr;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::unix::ffi::OsStrExt;
 
+use driver::Address;
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
-use pyo3::types::{PyString, PyTuple};
+use pyo3::types::{PyBytes, PyString, PyTuple};
 
 use crate::raw::instance::Visitor;
 use crate::raw::obj::Obj;
 
 /// One end of a connection. Kept in the kernel's form: most programs never ask.
+#[derive(Clone)]
 pub(crate) enum Name {
     /// `None` for Python: the system would not say.
     Unknown,
     Inet(SocketAddr),
+    /// A path, or an abstract name with the zero byte before it, or nothing: unnamed.
+    Unix(Box<[u8]>),
     /// Another family, in the form that Python's socket gave it.
     Python(Obj),
 }
@@ -23,16 +30,46 @@ impl Name {
         match self {
             Name::Unknown => Ok(py.None()),
             Name::Inet(address) => Ok(tuple(py, address)?.into_any().unbind()),
+            Name::Unix(path) => Ok(unix_name(py, path)?.unbind()),
             Name::Python(object) => Ok(object.clone().into_bound(py).unbind()),
         }
     }
 
     pub(crate) fn visit(&self, visitor: &mut Visitor<'_>) {
         match self {
-            Name::Unknown | Name::Inet(_) => {}
+            Name::Unknown | Name::Inet(_) | Name::Unix(_) => {}
             Name::Python(object) => visitor.obj(object),
         }
     }
+}
+
+impl From<Address> for Name {
+    fn from(address: Address) -> Name {
+        match address {
+            Address::Inet(address) => Name::Inet(address),
+            Address::Unix(path) => Name::Unix(path),
+            Address::Other => Name::Unknown,
+        }
+    }
+}
+
+/// A path is a `str`, an abstract name `bytes`.
+pub(crate) fn unix_name<'py>(py: Python<'py>, path: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    match path {
+        [0, ..] => Ok(PyBytes::new(py, path).into_any()),
+        path => OsStr::from_bytes(path).into_bound_py_any(py),
+    }
+}
+
+/// The bytes of a path (`str`, as the file system's encoding has it) or of an abstract name (`bytes`).
+pub(crate) fn unix_bytes(name: &Bound<'_, PyAny>) -> PyResult<Option<Vec<u8>>> {
+    if let Ok(bytes) = name.cast::<PyBytes>() {
+        return Ok(Some(bytes.as_bytes().to_vec()));
+    }
+    let Ok(text) = name.cast::<PyString>() else {
+        return Ok(None);
+    };
+    name.py().import("os")?.call_method1("fsencode", (text,))?.extract().map(Some)
 }
 
 /// `(host, port)` or `(host, port, flowinfo, scope_id)`.
@@ -75,13 +112,20 @@ pub(crate) fn from_tuple(address: &Bound<'_, PyAny>) -> Option<SocketAddr> {
     }
 }
 
+/// What the system said of a descriptor; `Unknown` if it refused.
+pub(crate) fn of_descriptor(said: std::io::Result<Address>) -> Name {
+    said.map_or(Name::Unknown, Name::from)
+}
+
 /// What a socket object of Python says, `Unknown` if the system refuses.
 pub(crate) fn of_socket(socket: &Bound<'_, PyAny>, method: &str) -> PyResult<Name> {
     match socket.call_method0(method) {
-        Ok(address) => Ok(match from_tuple(&address) {
-            Some(address) => Name::Inet(address),
-            None => Name::Python(Obj::from_bound(address.into_bound_py_any(socket.py())?)),
-        }),
+        Ok(address) => {
+            if let Some(path) = unix_bytes(&address)? {
+                return Ok(Name::Unix(path.into()));
+            }
+            Ok(from_tuple(&address).map_or_else(|| Name::Python(Obj::from_any(&address)), Name::Inet))
+        }
         Err(err) if err.is_instance_of::<pyo3::exceptions::PyOSError>(socket.py()) => Ok(Name::Unknown),
         Err(err) => Err(err),
     }

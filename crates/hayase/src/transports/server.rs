@@ -11,8 +11,8 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
-use driver::{Interest, Token};
-use pyo3::exceptions::{PyAssertionError, PyRuntimeError};
+use driver::{Address, Interest, Token};
+use pyo3::exceptions::{PyAssertionError, PyFileNotFoundError, PyOSError, PyRuntimeError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
@@ -62,6 +62,14 @@ pub(crate) struct Server {
     clients: GilValue<usize>,
     /// Of the runtime's list of what is open.
     membership: GilCell<Option<Membership>>,
+    /// The file of a Unix socket, to be removed when the server is closed.
+    file: GilCell<Option<SocketFile>>,
+}
+
+/// A Unix socket's place in the file system. It is removed only while it is still the one that was bound.
+pub(crate) struct SocketFile {
+    pub(crate) socket: Obj,
+    pub(crate) inode: Obj,
 }
 
 impl Server {
@@ -84,7 +92,13 @@ impl Server {
             serving_forever: ObjCell::empty(),
             clients: GilValue::new(0),
             membership: GilCell::new(None),
+            file: GilCell::new(None),
         }
+    }
+
+    /// Removes the file of its Unix socket when it is closed.
+    pub(crate) fn owns_file(&self, py: Python<'_>, file: SocketFile) {
+        drop(self.file.with(py, |place| place.replace(file)));
     }
 
     pub(super) fn client_came(&self) {
@@ -206,11 +220,17 @@ impl Server {
                 listener.get().stop(py);
             }
         }
+        let file = self.file.with(py, Option::take).map(|file| file.located(py)).transpose()?;
         let mut failure = None;
         for socket in sockets {
             if let Err(err) = socket.borrow(py).call_method0("close") {
                 failure = Some(err);
             }
+        }
+        if let Some((path, inode)) = file
+            && !self.runtime.driver.is_foreign_process()
+        {
+            remove_file(&path, &inode)?;
         }
         self.serving.set(false);
         if let Some(future) = self.serving_forever.take() {
@@ -431,6 +451,7 @@ impl Server {
             self.sockets.peek(|list| list.iter().flatten().for_each(|object| visitor.obj(object)));
             self.listeners.peek(|list| list.iter().for_each(|object| visitor.obj(object)));
             self.waiters.peek(|list| list.iter().flatten().for_each(|object| visitor.obj(object)));
+            self.file.peek(|file| file.iter().for_each(|file| visitor.obj(&file.socket)));
             visitor.cell(&self.factory);
             visitor.cell(&self.ssl_context);
             visitor.cell(&self.serving_forever);
@@ -461,6 +482,32 @@ fn none() -> PyResult<Obj> {
     Python::attach(|py| Ok(Obj::none(py)))
 }
 
+impl SocketFile {
+    /// Path and inode; asked for before the socket is closed.
+    fn located(self, py: Python<'_>) -> PyResult<(Bound<'_, PyAny>, Bound<'_, PyAny>)> {
+        Ok((self.socket.borrow(py).call_method0("getsockname")?, self.inode.into_bound(py)))
+    }
+}
+
+fn remove_file(path: &Bound<'_, PyAny>, inode: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = path.py();
+    let os = py.import("os")?;
+    let removed = os.call_method1("stat", (path,)).and_then(|found| {
+        if found.getattr("st_ino")?.eq(inode)? {
+            os.call_method1("unlink", (path,))?;
+        }
+        Ok(())
+    });
+    match removed {
+        Err(err) if err.is_instance_of::<PyFileNotFoundError>(py) => Ok(()),
+        Err(err) if err.is_instance_of::<PyOSError>(py) => {
+            let text = "Unable to clean up listening UNIX socket %r: %r";
+            log::logger(py)?.call_method1("error", (text, path, err.value(py))).map(drop)
+        }
+        other => other,
+    }
+}
+
 /// One listening socket of a server. Private to it.
 #[pyclass(module = "hayase._core", frozen)]
 pub(crate) struct Listener {
@@ -471,8 +518,8 @@ pub(crate) struct Listener {
     fd: RawFd,
     token: GilValue<Option<Token>>,
     stopped: GilValue<bool>,
-    /// The connections' own name, if the socket is bound to one address and not to all.
-    local: Option<std::net::SocketAddr>,
+    /// The connections' own name, unless the socket is bound to all addresses.
+    local: GilCell<Option<address::Name>>,
     /// How many connections the next event may bring: grows while there are more, back to one when there are none.
     batch: GilValue<u32>,
     batch_max: u32,
@@ -486,9 +533,10 @@ impl Listener {
             address::Name::Inet(address) => {
                 // Inherited by what is accepted: one system call less for each connection.
                 set_nodelay(fd);
-                (!address.ip().is_unspecified()).then_some(address)
+                (!address.ip().is_unspecified()).then_some(address::Name::Inet(address))
             }
-            address::Name::Unknown | address::Name::Python(_) => None,
+            address::Name::Unknown => None,
+            name @ (address::Name::Unix(_) | address::Name::Python(_)) => Some(name),
         };
         Ok(Listener {
             server: ObjCell::new(Some(Obj::from_any(server.as_any()))),
@@ -498,7 +546,7 @@ impl Listener {
             fd,
             token: GilValue::new(None),
             stopped: GilValue::new(false),
-            local,
+            local: GilCell::new(local),
             batch: GilValue::new(1),
             batch_max: u32::try_from(server.get().backlog).unwrap_or(1).max(1),
         })
@@ -531,6 +579,7 @@ impl Listener {
         Visitor::traverse(&visit, |visitor| {
             self.runtime.visit(visitor);
             [&self.server, &self.socket, &self.context].into_iter().for_each(|cell| visitor.cell(cell));
+            self.local.peek(|name| name.iter().for_each(|name| name.visit(visitor)));
         })
     }
 
@@ -574,7 +623,7 @@ pub(crate) fn on_ready(py: Python<'_>, object: &Obj, _readable: bool) -> RawResu
     Ok(())
 }
 
-fn accepted(this: &Bound<'_, Listener>, fd: OwnedFd, peer: Option<std::net::SocketAddr>) -> RawResult<()> {
+fn accepted(this: &Bound<'_, Listener>, fd: OwnedFd, peer: Address) -> RawResult<()> {
     let py = this.py();
     let mut protocol = None;
     match connect(this, fd, peer, &mut protocol) {
@@ -586,7 +635,7 @@ fn accepted(this: &Bound<'_, Listener>, fd: OwnedFd, peer: Option<std::net::Sock
 fn connect<'py>(
     this: &Bound<'py, Listener>,
     fd: OwnedFd,
-    peer: Option<std::net::SocketAddr>,
+    peer: Address,
     protocol: &mut Option<Bound<'py, PyAny>>,
 ) -> PyResult<()> {
     let py = this.py();
@@ -603,13 +652,13 @@ fn connect<'py>(
     let protocol = protocol.insert(made.into_bound(py));
     let number = fd.as_raw_fd();
     let (socket, names) = match peer {
-        Some(peer) => {
-            let local = listener.local.or_else(|| driver::local_address(number).ok().flatten());
-            let names = Names { peer: address::Name::Inet(peer), local: name(local) };
-            (Socket::Native(fd), names)
+        peer @ (Address::Inet(_) | Address::Unix(_)) => {
+            let local = listener.local.with(py, |name| name.clone());
+            let local = local.unwrap_or_else(|| address::of_descriptor(driver::local_address(number)));
+            (Socket::Native(fd), Names { peer: peer.into(), local })
         }
         // Another family: Python's socket knows how its addresses look.
-        None => python_socket(py, fd)?,
+        Address::Other => python_socket(py, fd)?,
     };
     let transport = stream::make(
         py,
@@ -620,10 +669,6 @@ fn connect<'py>(
         log::logger(py)?.call_method1("debug", ("%r got a new connection: %r", &server, &transport))?;
     }
     Ok(())
-}
-
-fn name(address: Option<std::net::SocketAddr>) -> address::Name {
-    address.map_or(address::Name::Unknown, address::Name::Inet)
 }
 
 fn python_socket(py: Python<'_>, fd: OwnedFd) -> PyResult<(Socket, Names)> {

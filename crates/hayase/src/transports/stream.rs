@@ -9,7 +9,6 @@
 //! - The descriptor has one owner: `socket`. It is closed after `connection_lost`, or when the transport dies.
 //! - No cell is open while Python code runs.
 
-use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use driver::{FlowControl, Interest, Token, WriteQueue};
@@ -383,21 +382,18 @@ impl StreamTransport {
     }
 
     fn name(&self, py: Python<'_>, pick: fn(&Names) -> &address::Name) -> PyResult<Py<PyAny>> {
-        enum Known {
-            Unknown,
-            Inet(SocketAddr),
-            Python(Obj),
+        // A copy, because the cell is closed again before Python objects are made.
+        self.names.with(py, |names| pick(names).clone()).to_python(py)
+    }
+
+    /// (process, user, group) of the other end of a Unix socket.
+    fn peer_credentials(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        let is_unix = self.names.with(py, |names| matches!(names.local, address::Name::Unix(_)));
+        if !is_unix || self.socket.with(py, |socket| matches!(socket, Socket::Closed)) {
+            return Ok(None);
         }
-        let known = self.names.with(py, |names| match pick(names) {
-            address::Name::Unknown => Known::Unknown,
-            address::Name::Inet(address) => Known::Inet(*address),
-            address::Name::Python(object) => Known::Python(object.clone()),
-        });
-        match known {
-            Known::Unknown => address::Name::Unknown.to_python(py),
-            Known::Inet(address) => address::Name::Inet(address).to_python(py),
-            Known::Python(object) => address::Name::Python(object).to_python(py),
-        }
+        let peer = driver::peer_credentials(self.fd).map_err(|error| errors::os_error(py, &error))?;
+        Ok(Some(peer.into_pyobject(py)?.into_any().unbind()))
     }
 
     fn describe(&self, py: Python<'_>) -> String {
@@ -663,7 +659,8 @@ impl StreamTransport {
         crate::raw::to_py(py, write::pause_if_above(slf))
     }
 
-    /// What is known of the connection: 'socket', 'sockname', 'peername'.
+    /// What is known of the connection: 'socket', 'sockname', 'peername'; of a Unix socket also 'peercred', the process, user
+    /// and group of the peer when it connected.
     #[pyo3(signature = (name, default=None))]
     fn get_extra_info(
         &self,
@@ -678,12 +675,13 @@ impl StreamTransport {
             match text {
                 "peername" => return self.name(py, |names| &names.peer),
                 "sockname" => return self.name(py, |names| &names.local),
-                "socket" => {}
+                "socket" | "peercred" => {}
                 _ => return Ok(default.unwrap_or_else(|| py.None())),
             }
         }
         match self.extra_dict(py)?.get_item(name)? {
             Some(value) => Ok(value.unbind()),
+            None if name.eq("peercred")? => Ok(self.peer_credentials(py)?.or(default).unwrap_or_else(|| py.None())),
             None => Ok(default.unwrap_or_else(|| py.None())),
         }
     }
