@@ -10,12 +10,13 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
 use driver::Interest;
-use pyo3::exceptions::{PyNotImplementedError, PyOSError, PyTimeoutError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyOSError, PyTimeoutError, PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 
 use super::resolve::{self, Resolved};
+use super::start_tls::Tls;
 use crate::interop::{errors, imports, log};
 use crate::raw::call::{self, Name};
 use crate::raw::cell::GilCell;
@@ -59,7 +60,7 @@ pub(super) fn create_connection(py: Python<'_>, runtime: RuntimeRef, arguments: 
 }
 
 async fn connect(co: Co, arguments: Connect) -> PyResult<Obj> {
-    Python::attach(|py| check(py, &arguments))?;
+    let tls = Python::attach(|py| check(py, &arguments))?;
     let socket = if arguments.host.is_some() || arguments.port.is_some() {
         if arguments.sock.is_some() {
             return Err(PyValueError::new_err("host/port and sock can not be specified at the same time"));
@@ -72,7 +73,7 @@ async fn connect(co: Co, arguments: Connect) -> PyResult<Obj> {
         Python::attach(|py| require_stream(&sock.borrow(py)))?;
         Connected::Python(sock.clone())
     };
-    let pair = open(&co, socket, &arguments.protocol_factory).await?;
+    let pair = open(&co, socket, &arguments.protocol_factory, tls).await?;
     Python::attach(|py| {
         if co.runtime().scheduler.debug.get() {
             let opened = pair.borrow(py);
@@ -90,7 +91,7 @@ fn shown(py: Python<'_>, value: Option<&Obj>) -> Py<PyAny> {
     value.map_or_else(|| py.None(), |value| value.clone().into_bound(py).unbind())
 }
 
-fn check(py: Python<'_>, arguments: &Connect) -> PyResult<()> {
+fn check(py: Python<'_>, arguments: &Connect) -> PyResult<Option<Tls>> {
     let truthy = |value: &Option<Obj>| value.as_ref().map_or(Ok(false), |value| value.borrow(py).is_truthy());
     let ssl = truthy(&arguments.ssl)?;
     if arguments.server_hostname.is_some() && !ssl {
@@ -99,11 +100,13 @@ fn check(py: Python<'_>, arguments: &Connect) -> PyResult<()> {
     if arguments.server_hostname.is_none() && ssl && !truthy(&arguments.host)? {
         return Err(PyValueError::new_err("You must set server_hostname when using ssl without a host"));
     }
-    check_tls_timeouts(arguments.ssl_handshake_timeout.as_ref(), arguments.ssl_shutdown_timeout.as_ref(), ssl)?;
+    let hostname = arguments.server_hostname.clone().or_else(|| arguments.host.clone());
+    let (handshake, shutdown) = (arguments.ssl_handshake_timeout.clone(), arguments.ssl_shutdown_timeout.clone());
+    let tls = Tls::asked(py, arguments.ssl.as_ref(), false, hostname, handshake, shutdown)?;
     if let Some(sock) = &arguments.sock {
         refuse_tls_socket(&sock.borrow(py))?;
     }
-    if ssl { Err(no_tls()) } else { Ok(()) }
+    Ok(tls)
 }
 
 pub(super) fn check_tls_timeouts(handshake: Option<&Obj>, shutdown: Option<&Obj>, ssl: bool) -> PyResult<()> {
@@ -114,11 +117,6 @@ pub(super) fn check_tls_timeouts(handshake: Option<&Obj>, shutdown: Option<&Obj>
         return Err(PyValueError::new_err("ssl_shutdown_timeout is only meaningful with ssl"));
     }
     Ok(())
-}
-
-/// Until the issue that brings TLS.
-pub(super) fn no_tls() -> PyErr {
-    PyNotImplementedError::new_err("hayase has no TLS yet: the ssl argument is not supported")
 }
 
 pub(super) fn refuse_tls_socket(sock: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -406,14 +404,14 @@ pub(super) enum Connected {
     Python(Obj),
 }
 
-/// Calls the factory, makes the transport, waits for `connection_made`.
-pub(super) async fn open(co: &Co, socket: Connected, factory: &Obj) -> PyResult<Obj> {
+/// Calls the factory, makes the transport (with TLS over it), waits for `connection_made` (for the handshake).
+pub(super) async fn open(co: &Co, socket: Connected, factory: &Obj, tls: Option<Tls>) -> PyResult<Obj> {
     let given = match &socket {
         Connected::Native(_) => None,
         Connected::Python(sock) => Some(sock.clone()),
     };
     let made = Python::attach(|py| {
-        let made = open_transport(py, co, socket, factory);
+        let made = open_transport(py, co, socket, factory, tls);
         if let (Err(_), Some(sock)) = (&made, given)
             && compat::CONNECT_CLOSES_SOCK_WITHOUT_TRANSPORT
         {
@@ -433,7 +431,13 @@ pub(super) async fn open(co: &Co, socket: Connected, factory: &Obj) -> PyResult<
 }
 
 /// Transport, protocol, and the future that `connection_made` resolves.
-fn open_transport(py: Python<'_>, co: &Co, socket: Connected, factory: &Obj) -> PyResult<(Obj, Obj, Obj)> {
+fn open_transport(
+    py: Python<'_>,
+    co: &Co,
+    socket: Connected,
+    factory: &Obj,
+    tls: Option<Tls>,
+) -> PyResult<(Obj, Obj, Obj)> {
     if let Connected::Python(sock) = &socket {
         sock.borrow(py).call_method1("setblocking", (false,))?;
     }
@@ -461,17 +465,19 @@ fn open_transport(py: Python<'_>, co: &Co, socket: Connected, factory: &Obj) -> 
     if let address::Name::Inet(_) = names.local {
         crate::transports::server::set_nodelay(fd);
     }
-    let parts = Parts {
-        socket,
-        fd,
-        names,
-        protocol: &protocol,
-        context: to_py(py, context::copy_current(py))?,
-        server: None,
-        waiter: Some(waiter.clone()),
+    let runtime = co.runtime_ref();
+    let context = to_py(py, context::copy_current(py))?;
+    let Some(tls) = tls else {
+        let waits = Some(waiter.clone());
+        let parts = Parts { socket, fd, names, protocol: &protocol, context, server: None, waiter: waits };
+        let transport = stream::make(py, &runtime, parts)?;
+        return Ok((Obj::from_bound(transport), Obj::from_bound(protocol), waiter));
     };
-    let transport = stream::make(py, &co.runtime_ref(), parts)?;
-    Ok((Obj::from_bound(transport), Obj::from_bound(protocol), waiter))
+    let layer = tls.layer(py, &runtime, &protocol, waiter.clone(), true)?;
+    let transport = layer.get().app_transport.get().unwrap_or_else(|| Obj::none(py));
+    let parts = Parts { socket, fd, names, protocol: layer.as_any(), context, server: None, waiter: None };
+    stream::make(py, &runtime, parts)?;
+    Ok((transport, Obj::from_bound(protocol), waiter))
 }
 
 /// The keywords of `connect_accepted_socket`.
@@ -485,15 +491,15 @@ pub(super) struct Accepted {
 
 pub(super) fn connect_accepted_socket(py: Python<'_>, runtime: RuntimeRef, arguments: Accepted) -> PyResult<Obj> {
     coroutine::make(py, runtime, "Loop.connect_accepted_socket", |co| async move {
-        Python::attach(|py| {
-            let ssl = arguments.ssl.as_ref().map_or(Ok(false), |ssl| ssl.borrow(py).is_truthy())?;
+        let tls = Python::attach(|py| {
             let sock = arguments.sock.borrow(py);
             require_stream(&sock)?;
-            check_tls_timeouts(arguments.ssl_handshake_timeout.as_ref(), arguments.ssl_shutdown_timeout.as_ref(), ssl)?;
+            let (handshake, shutdown) = (arguments.ssl_handshake_timeout, arguments.ssl_shutdown_timeout);
+            let tls = Tls::asked(py, arguments.ssl.as_ref(), true, None, handshake, shutdown)?;
             refuse_tls_socket(&sock)?;
-            if ssl { Err(no_tls()) } else { Ok(()) }
+            Ok::<_, PyErr>(tls)
         })?;
-        let pair = open(&co, Connected::Python(arguments.sock.clone()), &arguments.protocol_factory).await?;
+        let pair = open(&co, Connected::Python(arguments.sock.clone()), &arguments.protocol_factory, tls).await?;
         Python::attach(|py| {
             if co.runtime().scheduler.debug.get() {
                 let opened = pair.borrow(py);

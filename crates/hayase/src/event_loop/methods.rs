@@ -8,7 +8,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
 
 use super::watchers::{self, Side};
-use super::{Arguments, Loop, connect, debug, exceptions, executor, resolve, run, serve, signals, sockets, unix};
+use super::{
+    Arguments, Loop, connect, debug, exceptions, executor, resolve, run, serve, signals, sockets, start_tls, unix,
+};
 use crate::raw::instance::Visitor;
 use crate::raw::obj::Obj;
 
@@ -202,6 +204,35 @@ impl Loop {
         };
         let py = slf.py();
         connect::connect_accepted_socket(py, Loop::runtime_ref(slf), arguments).map(|made| to_python(py, Some(made)))
+    }
+
+    /// Put TLS over a connection: gives the transport to use from now on.
+    #[pyo3(signature = (transport, protocol, sslcontext, *, server_side=false, server_hostname=None,
+                        ssl_handshake_timeout=None, ssl_shutdown_timeout=None))]
+    #[expect(clippy::too_many_arguments, reason = "asyncio's signature")]
+    fn start_tls(
+        slf: &Bound<'_, Self>,
+        transport: &Bound<'_, PyAny>,
+        protocol: &Bound<'_, PyAny>,
+        sslcontext: &Bound<'_, PyAny>,
+        server_side: bool,
+        server_hostname: Given<'_, '_>,
+        ssl_handshake_timeout: Given<'_, '_>,
+        ssl_shutdown_timeout: Given<'_, '_>,
+    ) -> PyResult<Py<PyAny>> {
+        let arguments = start_tls::StartTls {
+            transport: Obj::from_any(transport),
+            protocol: Obj::from_any(protocol),
+            tls: start_tls::Tls {
+                context: Some(Obj::from_any(sslcontext)),
+                server_side,
+                server_hostname: server_hostname.map(Obj::from_any),
+                handshake_timeout: ssl_handshake_timeout.map(Obj::from_any),
+                shutdown_timeout: ssl_shutdown_timeout.map(Obj::from_any),
+            },
+        };
+        let py = slf.py();
+        start_tls::start_tls(py, Loop::runtime_ref(slf), arguments).map(|made| to_python(py, Some(made)))
     }
 
     /// Listen on host (one, several, or None: every interface) and port, or on sock: gives a Server.

@@ -19,6 +19,7 @@ mod schedule;
 mod serve;
 mod signals;
 mod sockets;
+mod start_tls;
 mod turn;
 mod unix;
 mod watchers;

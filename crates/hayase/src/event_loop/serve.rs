@@ -8,7 +8,7 @@ use pyo3::exceptions::{PyOSError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyString};
 
-use super::connect::{check_tls_timeouts, no_tls, refuse_tls_socket, require_stream};
+use super::connect::{check_tls_timeouts, refuse_tls_socket, require_stream};
 use super::resolve::{self, Resolved};
 use crate::interop::log;
 use crate::raw::compat;
@@ -68,7 +68,8 @@ async fn serve(co: Co, arguments: Serve) -> PyResult<Obj> {
             arguments.protocol_factory.clone(),
             arguments.ssl.clone(),
             arguments.backlog,
-        );
+        )
+        .with_tls_timeouts(arguments.ssl_handshake_timeout.clone(), arguments.ssl_shutdown_timeout.clone());
         let server = server::make(py, server)?;
         if arguments.start_serving {
             server::begin_serving(&server)?;
@@ -98,7 +99,7 @@ fn check(py: Python<'_>, arguments: &Serve) -> PyResult<()> {
     if let Some(sock) = &arguments.sock {
         refuse_tls_socket(&sock.borrow(py))?;
     }
-    if arguments.ssl.is_some() { Err(no_tls()) } else { Ok(()) }
+    Ok(())
 }
 
 /// All addresses of all hosts, each once.

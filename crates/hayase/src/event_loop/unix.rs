@@ -11,7 +11,8 @@ use pyo3::exceptions::{
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyInt, PyString};
 
-use super::connect::{self, Connected, check_tls_timeouts, no_tls};
+use super::connect::{self, Connected, check_tls_timeouts};
+use super::start_tls::Tls;
 use crate::interop::{errors, log};
 use crate::raw::compat;
 use crate::raw::obj::Obj;
@@ -55,7 +56,7 @@ pub(super) struct ServeUnix {
 
 pub(super) fn create_connection(py: Python<'_>, runtime: RuntimeRef, arguments: ConnectUnix) -> PyResult<Obj> {
     coroutine::make(py, runtime, "Loop.create_unix_connection", |co| async move {
-        let path = Python::attach(|py| check_connect(py, &arguments))?;
+        let (path, tls) = Python::attach(|py| check_connect(py, &arguments))?;
         let socket = match (path, &arguments.sock) {
             (Some(path), None) => connect_to(&co, &path).await?,
             (Some(_), Some(_)) => {
@@ -67,12 +68,12 @@ pub(super) fn create_connection(py: Python<'_>, runtime: RuntimeRef, arguments: 
             }
             (None, None) => return Err(PyValueError::new_err("no path and sock were specified")),
         };
-        connect::open(&co, socket, &arguments.protocol_factory).await
+        connect::open(&co, socket, &arguments.protocol_factory, tls).await
     })
 }
 
-/// The path as `os.fspath` gives it.
-fn check_connect(py: Python<'_>, arguments: &ConnectUnix) -> PyResult<Option<Obj>> {
+/// The path as `os.fspath` gives it, and whether to speak TLS.
+fn check_connect(py: Python<'_>, arguments: &ConnectUnix) -> PyResult<(Option<Obj>, Option<Tls>)> {
     if let Some(hostname) = &arguments.server_hostname
         && !hostname.borrow(py).is_instance_of::<PyString>()
     {
@@ -84,14 +85,13 @@ fn check_connect(py: Python<'_>, arguments: &ConnectUnix) -> PyResult<Option<Obj
         (Some(_), false) => return Err(PyValueError::new_err("server_hostname is only meaningful with ssl")),
         (Some(_), true) | (None, false) => {}
     }
-    check_tls_timeouts(arguments.ssl_handshake_timeout.as_ref(), arguments.ssl_shutdown_timeout.as_ref(), ssl)?;
-    if ssl {
-        return Err(no_tls());
-    }
+    let (handshake, shutdown) = (arguments.ssl_handshake_timeout.clone(), arguments.ssl_shutdown_timeout.clone());
+    let hostname = arguments.server_hostname.clone();
+    let tls = Tls::asked(py, arguments.ssl.as_ref(), false, hostname, handshake, shutdown)?;
     if arguments.sock.is_some() && arguments.path.is_some() {
-        return Ok(arguments.path.clone());
+        return Ok((arguments.path.clone(), tls));
     }
-    arguments.path.as_ref().map(|path| fspath(py, path)).transpose()
+    Ok((arguments.path.as_ref().map(|path| fspath(py, path)).transpose()?, tls))
 }
 
 fn fspath(py: Python<'_>, path: &Obj) -> PyResult<Obj> {
@@ -199,7 +199,8 @@ fn serve(py: Python<'_>, co: &Co, arguments: &ServeUnix) -> PyResult<Obj> {
         arguments.protocol_factory.clone(),
         arguments.ssl.clone(),
         arguments.backlog,
-    );
+    )
+    .with_tls_timeouts(arguments.ssl_handshake_timeout.clone(), arguments.ssl_shutdown_timeout.clone());
     let server = server::make(py, server)?;
     if let Some(file) = file {
         server.get().owns_file(py, file);
@@ -216,9 +217,6 @@ fn listening_socket<'py>(py: Python<'py>, arguments: &ServeUnix) -> PyResult<Bou
     }
     let ssl = arguments.ssl.as_ref().map_or(Ok(false), |ssl| ssl.borrow(py).is_truthy())?;
     check_tls_timeouts(arguments.ssl_handshake_timeout.as_ref(), arguments.ssl_shutdown_timeout.as_ref(), ssl)?;
-    if ssl {
-        return Err(no_tls());
-    }
     match (&arguments.path, &arguments.sock) {
         (Some(_), Some(_)) => Err(PyValueError::new_err("path and sock can not be specified at the same time")),
         (Some(path), None) => {

@@ -63,6 +63,16 @@ imports! {
     transport_socket_class = "asyncio.trsock"."TransportSocket";
     server_class = "asyncio.base_events"."Server";
     thread_pool_executor = "concurrent.futures"."ThreadPoolExecutor";
+    memory_bio = "ssl"."MemoryBIO";
+    ssl_object_class = "ssl"."SSLObject";
+    ssl_context_class = "ssl"."SSLContext";
+    ssl_error = "ssl"."SSLError";
+    ssl_want_read_error = "ssl"."SSLWantReadError";
+    ssl_syscall_error = "ssl"."SSLSyscallError";
+    certificate_error = "ssl"."SSLCertVerificationError";
+    ssl_protocol_class = "asyncio.sslproto"."SSLProtocol";
+    ssl_transport_class = "asyncio.sslproto"."_SSLProtocolTransport";
+    stream_reader_protocol_class = "asyncio.streams"."StreamReaderProtocol";
 }
 
 /// The module `asyncio.base_events`, which stays reachable when the interpreter ends and imports no longer work.

@@ -221,3 +221,6 @@ pub(crate) const CONNECT_CLOSES_SOCK_WITHOUT_TRANSPORT: bool = cfg!(Py_3_14);
 
 /// `call_soon_threadsafe` gives a `_ThreadSafeHandle`.
 pub(crate) const THREAD_SAFE_HANDLES: bool = cfg!(Py_3_14);
+
+/// A TLS transport says that it is closing when the transport below it is.
+pub(crate) const TLS_CLOSES_WITH_THE_TRANSPORT_BELOW: bool = cfg!(Py_3_14);

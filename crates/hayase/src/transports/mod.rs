@@ -1,13 +1,15 @@
 //! Transports and servers: bytes between a socket and a protocol.
 //!
-//! `stream.rs` is the connection, `read.rs` and `write.rs` its two halves; `server.rs` listens and accepts; `waiter.rs`
-//! waits once for a descriptor. A transport knows its slot in the runtime; only the event loop's dispatch turns a slot
+//! `stream.rs` is the connection, `read.rs` and `write.rs` its two halves, `receiver.rs` says who gets what it reads;
+//! `tls/` is the layer over any of them; `server.rs` listens and accepts; `waiter.rs` waits once for a descriptor. A transport knows its slot in the runtime; only the event loop's dispatch turns a slot
 //! back into an object and calls in here.
 
 pub(crate) mod address;
 pub(crate) mod read;
+pub(crate) mod receiver;
 pub(crate) mod server;
 pub(crate) mod stream;
+pub(crate) mod tls;
 pub(crate) mod waiter;
 pub(crate) mod write;
 
@@ -40,5 +42,6 @@ pub(crate) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<server::Server>()?;
     module.add_class::<server::Listener>()?;
     module.add_class::<waiter::Waiter>()?;
-    stream::add_methods(module.py())
+    stream::add_methods(module.py())?;
+    tls::init(module)
 }

@@ -9,7 +9,9 @@ use std::io;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 
+use super::receiver::Receiver;
 use super::stream::{self, StreamTransport};
+use super::tls;
 use crate::interop::{errors, log};
 use crate::raw::bytes::{self, Bytes};
 use crate::raw::call::{self, Name};
@@ -36,7 +38,11 @@ pub(super) fn read_ready(this: &Bound<'_, StreamTransport>) -> RawResult<()> {
     let Some(protocol) = transport.protocol.get() else {
         return Ok(());
     };
-    if transport.buffered.get() { read_into(this, &protocol) } else { read_bytes(py, this, &protocol) }
+    match transport.receiver.get() {
+        Receiver::Protocol => read_bytes(py, this, &protocol),
+        Receiver::Buffered => read_into(this, &protocol),
+        Receiver::Tls => read_native(this, &protocol),
+    }
 }
 
 #[inline]
@@ -122,6 +128,32 @@ fn read_into(this: &Bound<'_, StreamTransport>, protocol: &Obj) -> RawResult<()>
         Ok(_) => Ok(()),
         Err(raised) => failed(this, raised, "Fatal error: protocol.buffer_updated() call failed."),
     }
+}
+
+/// A receiver of ours: a slice of the receive buffer, which is out of its place meanwhile because anything may run.
+fn read_native(this: &Bound<'_, StreamTransport>, protocol: &Obj) -> RawResult<()> {
+    let py = this.py();
+    let transport = this.get();
+    let runtime = &transport.runtime;
+    let mut scratch = runtime.scratch.with(py, std::mem::take);
+    if scratch.is_empty() {
+        // Somebody runs the loop from inside a callback of the receiver.
+        scratch = vec![0; SCRATCH_BYTES].into_boxed_slice();
+    }
+    let outcome = match runtime.driver.recv(transport.fd, &mut scratch) {
+        Ok(0) => end_of_stream(this, protocol),
+        Ok(count) => {
+            let received = transport.in_context(py, || {
+                let layer = protocol.borrow(py);
+                let layer = layer.cast::<tls::protocol::TlsProtocol>().expect("the receiver says that it is one");
+                tls::protocol::data_received(&layer, &scratch[..count])
+            });
+            received.or_else(|raised| failed(this, raised, "Fatal error: protocol.buffer_updated() call failed."))
+        }
+        Err(error) => read_failed(this, &error),
+    };
+    drop(runtime.scratch.with(py, |place| std::mem::replace(place, scratch)));
+    outcome
 }
 
 fn end_of_stream(this: &Bound<'_, StreamTransport>, protocol: &Obj) -> RawResult<()> {

@@ -19,6 +19,7 @@ use pyo3::types::{PyDict, PyList, PyTuple};
 
 use super::address;
 use super::stream::{self, Names, Parts, Socket};
+use super::tls::{self, protocol::TlsProtocol};
 use super::waiter;
 use crate::interop::{errors, imports, log};
 use crate::raw::call::{self, Name};
@@ -53,6 +54,8 @@ pub(crate) struct Server {
     listeners: GilCell<Vec<Obj>>,
     factory: ObjCell,
     ssl_context: ObjCell,
+    tls_handshake_timeout: ObjCell,
+    tls_shutdown_timeout: ObjCell,
     backlog: i32,
     serving: GilValue<bool>,
     /// Futures of `wait_closed()`; `None` when they were woken for good.
@@ -86,6 +89,8 @@ impl Server {
             listeners: GilCell::new(Vec::new()),
             factory: ObjCell::new(Some(factory)),
             ssl_context: ObjCell::new(ssl_context),
+            tls_handshake_timeout: ObjCell::empty(),
+            tls_shutdown_timeout: ObjCell::empty(),
             backlog,
             serving: GilValue::new(false),
             waiters: GilCell::new(Some(Vec::new())),
@@ -99,6 +104,42 @@ impl Server {
     /// Removes the file of its Unix socket when it is closed.
     pub(crate) fn owns_file(&self, py: Python<'_>, file: SocketFile) {
         drop(self.file.with(py, |place| place.replace(file)));
+    }
+
+    /// Seconds for handshake and shutdown of its connections; `None`: asyncio's.
+    pub(crate) fn with_tls_timeouts(self, handshake: Option<Obj>, shutdown: Option<Obj>) -> Server {
+        self.tls_handshake_timeout.set(handshake);
+        self.tls_shutdown_timeout.set(shutdown);
+        self
+    }
+
+    /// The TLS layer of a connection that was accepted, if this server speaks TLS.
+    fn tls_layer<'py>(
+        &self,
+        py: Python<'py>,
+        app_protocol: &Bound<'py, PyAny>,
+    ) -> PyResult<Option<Bound<'py, TlsProtocol>>> {
+        let given = |cell: &ObjCell| cell.get().map(|value| value.into_bound(py));
+        let Some(context) = given(&self.ssl_context) else {
+            return Ok(None);
+        };
+        if !context.is_truthy()? {
+            return Ok(None);
+        }
+        let (handshake_timeout, shutdown_timeout) =
+            (given(&self.tls_handshake_timeout), given(&self.tls_shutdown_timeout));
+        let parts = tls::protocol::Parts {
+            app_protocol,
+            context: Some(&context),
+            server_side: true,
+            server_hostname: None,
+            handshake_timeout: handshake_timeout.as_ref(),
+            shutdown_timeout: shutdown_timeout.as_ref(),
+            waiter: None,
+            accepted: true,
+            call_connection_made: true,
+        };
+        tls::protocol::make(py, &self.runtime, parts).map(Some)
     }
 
     pub(super) fn client_came(&self) {
@@ -454,6 +495,8 @@ impl Server {
             self.file.peek(|file| file.iter().for_each(|file| visitor.obj(&file.socket)));
             visitor.cell(&self.factory);
             visitor.cell(&self.ssl_context);
+            visitor.cell(&self.tls_handshake_timeout);
+            visitor.cell(&self.tls_shutdown_timeout);
             visitor.cell(&self.serving_forever);
         })
     }
@@ -660,11 +703,10 @@ fn connect<'py>(
         // Another family: Python's socket knows how its addresses look.
         Address::Other => python_socket(py, fd)?,
     };
-    let transport = stream::make(
-        py,
-        &listener.runtime,
-        Parts { socket, fd: number, names, protocol, context, server: Some(&server), waiter: None },
-    )?;
+    let layer = server.get().tls_layer(py, protocol)?;
+    let receiver = layer.as_ref().map_or(&*protocol, |layer| layer.as_any());
+    let parts = Parts { socket, fd: number, names, protocol: receiver, context, server: Some(&server), waiter: None };
+    let transport = stream::make(py, &listener.runtime, parts)?;
     if listener.runtime.scheduler.debug.get() {
         log::logger(py)?.call_method1("debug", ("%r got a new connection: %r", &server, &transport))?;
     }

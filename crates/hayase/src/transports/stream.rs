@@ -18,6 +18,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
 use super::address;
+use super::receiver::Receiver;
 use super::server::Server;
 use super::{CONNECTION_LOST, CONNECTION_MADE, waiter, write};
 use crate::interop::{errors, imports, log};
@@ -97,8 +98,8 @@ pub(crate) struct StreamTransport {
     pub(super) eof_written: GilValue<bool>,
     /// The peer said end of stream and the protocol wants to go on writing.
     pub(super) eof_received: GilValue<bool>,
-    /// The protocol is a `BufferedProtocol`.
-    pub(super) buffered: GilValue<bool>,
+    /// How the protocol wants its data.
+    pub(super) receiver: GilValue<Receiver>,
     /// Large data comes in: receive straight into the final object.
     pub(super) large_reads: GilValue<bool>,
 }
@@ -127,7 +128,7 @@ pub(crate) fn make<'py>(
 ) -> PyResult<Bound<'py, StreamTransport>> {
     crate::raw::to_py(py, runtime.scheduler.check_open(py))?;
     refuse_used(py, runtime, parts.fd)?;
-    let buffered = is_buffered(parts.protocol)?;
+    let receiver = Receiver::of(parts.protocol)?;
     let transport = Bound::new(
         py,
         StreamTransport {
@@ -157,7 +158,7 @@ pub(crate) fn make<'py>(
             paused: GilValue::new(false),
             eof_written: GilValue::new(false),
             eof_received: GilValue::new(false),
-            buffered: GilValue::new(buffered),
+            receiver: GilValue::new(receiver),
             large_reads: GilValue::new(false),
         },
     )?;
@@ -184,10 +185,6 @@ fn refuse_used(py: Python<'_>, runtime: &RuntimeRef, fd: RawFd) -> PyResult<()> 
         return Ok(());
     }
     Err(PyRuntimeError::new_err(format!("File descriptor {fd} is used by transport {}", user.repr()?)))
-}
-
-fn is_buffered(protocol: &Bound<'_, PyAny>) -> PyResult<bool> {
-    protocol.is_instance(imports::buffered_protocol_class(protocol.py())?)
 }
 
 // What the event loop calls
@@ -594,7 +591,7 @@ impl StreamTransport {
 
     /// Give the connection to another protocol.
     fn set_protocol(&self, protocol: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.buffered.set(is_buffered(protocol)?);
+        self.receiver.set(Receiver::of(protocol)?);
         self.protocol.set(Some(Obj::from_any(protocol)));
         Ok(())
     }
@@ -691,6 +688,17 @@ impl StreamTransport {
     }
 
     // Private names that programs read
+
+    #[classattr]
+    #[pyo3(name = "_start_tls_compatible")]
+    const START_TLS_COMPATIBLE: bool = true;
+
+    fn _force_close(slf: &Bound<'_, Self>, exc: &Bound<'_, PyAny>) -> PyResult<()> {
+        let err = (!exc.is_none()).then(|| PyErr::from_value(exc.clone()));
+        crate::raw::to_py(slf.py(), write::flush(slf))?;
+        force_close(slf, err);
+        Ok(())
+    }
 
     #[getter]
     fn _loop(&self, py: Python<'_>) -> Py<PyAny> {
@@ -892,7 +900,7 @@ fn to_python(py: Python<'_>, value: Option<Obj>) -> Py<PyAny> {
 }
 
 /// A mark as bytes; `Err` for a negative one.
-fn mark(value: Option<&Bound<'_, PyAny>>) -> PyResult<Result<Option<usize>, ()>> {
+pub(super) fn mark(value: Option<&Bound<'_, PyAny>>) -> PyResult<Result<Option<usize>, ()>> {
     match value {
         None => Ok(Ok(None)),
         Some(value) if value.is_none() => Ok(Ok(None)),
@@ -903,7 +911,7 @@ fn mark(value: Option<&Bound<'_, PyAny>>) -> PyResult<Result<Option<usize>, ()>>
 }
 
 /// asyncio fills in the missing mark before it complains.
-fn limits_error(high: Option<&Bound<'_, PyAny>>, low: Option<&Bound<'_, PyAny>>) -> PyErr {
+pub(super) fn limits_error(high: Option<&Bound<'_, PyAny>>, low: Option<&Bound<'_, PyAny>>) -> PyErr {
     let number = |value: Option<&Bound<'_, PyAny>>| value.and_then(|value| value.extract::<i128>().ok());
     let (high, low) = match (number(high), number(low)) {
         (Some(high), Some(low)) => (high, low),

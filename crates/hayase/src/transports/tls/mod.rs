@@ -1,0 +1,27 @@
+//! TLS: a layer between any stream transport and the program's protocol, on the program's own `ssl.SSLContext`.
+//!
+//! `protocol.rs` is the layer's object and its lower face: to the transport below it is a protocol. `transport.rs` is the
+//! upper face: to the program's protocol it is an `asyncio.Transport`. Between them `handshake.rs` (beginning and end),
+//! `incoming.rs` and `outgoing.rs` (the bytes) move what `engine.rs` describes and `memory_bio.rs` does. Everything
+//! follows asyncio's `sslproto`.
+//!
+//! Must stay true
+//! - The layer knows no socket: below it is any transport. To a `StreamTransport` it talks without Python calls.
+//! - `connection_lost` lets go of everybody, so that a connection that ended is freed without the collector.
+
+pub(crate) mod engine;
+mod handshake;
+mod incoming;
+mod memory_bio;
+mod outgoing;
+pub(crate) mod protocol;
+pub(crate) mod transport;
+
+use pyo3::prelude::*;
+use pyo3::types::PyModule;
+
+pub(crate) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<protocol::TlsProtocol>()?;
+    module.add_class::<transport::TlsTransport>()?;
+    transport::add_methods(module.py())
+}
