@@ -32,11 +32,18 @@ impl TlsTransport {
         TlsTransport { layer: ObjCell::new(Some(Obj::from_any(layer.as_any()))), closed: GilValue::new(false) }
     }
 
-    fn layer<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, TlsProtocol>> {
-        match self.layer.get() {
-            Some(layer) => Ok(layer.into_bound(py).cast_into()?),
-            None => Err(protocol::closed()),
-        }
+    /// `None` after `close()` was called once more, or when the collector has been here: nothing is left to do then.
+    fn layer<'py>(&self, py: Python<'py>) -> Option<Bound<'py, TlsProtocol>> {
+        self.layer.get().and_then(|layer| layer.into_bound(py).cast_into().ok())
+    }
+
+    /// Runs `f` on the layer, if it is there.
+    fn with_layer<R: Default>(
+        &self,
+        py: Python<'_>,
+        f: impl FnOnce(&Bound<'_, TlsProtocol>) -> PyResult<R>,
+    ) -> PyResult<R> {
+        self.layer(py).map_or_else(|| Ok(R::default()), |layer| f(&layer))
     }
 }
 
@@ -61,17 +68,20 @@ impl TlsTransport {
         name: &Bound<'_, PyAny>,
         default: Option<Py<PyAny>>,
     ) -> PyResult<Py<PyAny>> {
-        self.layer(py)?.get().extra_info(py, name, default)
+        match self.layer(py) {
+            Some(layer) => layer.get().extra_info(py, name, default),
+            None => Ok(default.unwrap_or_else(|| py.None())),
+        }
     }
 
     /// Give the connection to another protocol.
     fn set_protocol(&self, protocol: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.layer(protocol.py())?.get().set_app_protocol(protocol)
+        self.with_layer(protocol.py(), |layer| layer.get().set_app_protocol(protocol))
     }
 
     /// The current protocol.
     fn get_protocol(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        Ok(to_python(py, self.layer(py)?.get().app_protocol.get()))
+        Ok(to_python(py, self.layer(py).and_then(|layer| layer.get().app_protocol.get())))
     }
 
     /// Whether the transport is closing or closed.
@@ -79,7 +89,7 @@ impl TlsTransport {
         if self.closed.get() || !compat::TLS_CLOSES_WITH_THE_TRANSPORT_BELOW {
             return Ok(self.closed.get());
         }
-        match self.layer(py)?.get().below.get() {
+        match self.layer(py).and_then(|layer| layer.get().below.get()) {
             Some(below) => below.borrow(py).call_method0("is_closing")?.is_truthy(),
             None => Ok(false),
         }
@@ -88,37 +98,41 @@ impl TlsTransport {
     /// Send what is buffered, exchange close_notify, then close; connection_lost(None) is called in the end.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         if self.closed.replace(true) {
+            // Whoever closes twice needs it no more: what still holds this transport holds no layer then.
+            drop(self.layer.take());
             return Ok(());
         }
-        to_py(py, handshake::start_shutdown(&self.layer(py)?))
+        self.with_layer(py, |layer| to_py(py, handshake::start_shutdown(layer)))
     }
 
     /// Close at once; what is buffered is lost.
     fn abort(&self, py: Python<'_>) -> PyResult<()> {
         self.closed.set(true);
-        to_py(py, handshake::abort(&self.layer(py)?, None))
+        self.with_layer(py, |layer| to_py(py, handshake::abort(layer, None)))
     }
 
     fn _force_close(&self, py: Python<'_>, exc: &Bound<'_, PyAny>) -> PyResult<()> {
         self.closed.set(true);
         let err = (!exc.is_none()).then(|| PyErr::from_value(exc.clone()));
-        to_py(py, handshake::abort(&self.layer(py)?, err.as_ref()))
+        self.with_layer(py, |layer| to_py(py, handshake::abort(layer, err.as_ref())))
     }
 
     /// Whether the transport receives.
     fn is_reading(&self, py: Python<'_>) -> PyResult<bool> {
-        Ok(!self.layer(py)?.get().reading_paused.get())
+        self.with_layer(py, |layer| Ok(!layer.get().reading_paused.get()))
     }
 
     /// Stop reading; what arrives waits, and the transport below pauses when it is much.
     fn pause_reading(&self, py: Python<'_>) -> PyResult<()> {
-        self.layer(py)?.get().reading_paused.set(true);
-        Ok(())
+        self.with_layer(py, |layer| {
+            layer.get().reading_paused.set(true);
+            Ok(())
+        })
     }
 
     /// Read again after pause_reading().
     fn resume_reading(&self, py: Python<'_>) -> PyResult<()> {
-        to_py(py, incoming::resume_soon(&self.layer(py)?))
+        self.with_layer(py, |layer| to_py(py, incoming::resume_soon(layer)))
     }
 
     /// Set the marks at which the protocol's writing is paused and resumed.
@@ -129,19 +143,21 @@ impl TlsTransport {
         high: Option<&Bound<'_, PyAny>>,
         low: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
-        let layer = self.layer(py)?;
-        layer.get().write_marks.set(protocol::marks(high, low, WRITE_HIGH_BYTES)?);
-        to_py(py, outgoing::control_writing(&layer))
+        let marks = protocol::marks(high, low, WRITE_HIGH_BYTES)?;
+        self.with_layer(py, |layer| {
+            layer.get().write_marks.set(marks);
+            to_py(py, outgoing::control_writing(layer))
+        })
     }
 
     /// The marks (low, high) at which the protocol's writing is resumed and paused.
     fn get_write_buffer_limits(&self, py: Python<'_>) -> PyResult<(usize, usize)> {
-        Ok(self.layer(py)?.get().write_marks.get())
+        self.with_layer(py, |layer| Ok(layer.get().write_marks.get()))
     }
 
     /// Bytes that wait to be handed to the transport below.
     fn get_write_buffer_size(&self, py: Python<'_>) -> PyResult<usize> {
-        to_py(py, outgoing::buffer_size(&self.layer(py)?))
+        self.with_layer(py, |layer| to_py(py, outgoing::buffer_size(layer)))
     }
 
     /// Set the marks of waiting ciphertext at which the transport below stops and goes on reading.
@@ -152,26 +168,27 @@ impl TlsTransport {
         high: Option<&Bound<'_, PyAny>>,
         low: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
-        let layer = self.layer(py)?;
-        layer.get().read_marks.set(protocol::marks(high, low, READ_HIGH_BYTES)?);
-        to_py(py, incoming::control_reading_below(&layer))
+        let marks = protocol::marks(high, low, READ_HIGH_BYTES)?;
+        self.with_layer(py, |layer| {
+            layer.get().read_marks.set(marks);
+            to_py(py, incoming::control_reading_below(layer))
+        })
     }
 
     /// The marks (low, high) of waiting ciphertext.
     fn get_read_buffer_limits(&self, py: Python<'_>) -> PyResult<(usize, usize)> {
-        Ok(self.layer(py)?.get().read_marks.get())
+        self.with_layer(py, |layer| Ok(layer.get().read_marks.get()))
     }
 
     /// Bytes of ciphertext that wait to be read.
     fn get_read_buffer_size(&self, py: Python<'_>) -> PyResult<usize> {
-        to_py(py, self.layer(py)?.get().engine.incoming_bytes(py))
+        self.with_layer(py, |layer| to_py(py, layer.get().engine.incoming_bytes(py)))
     }
 
     /// Send all items.
     fn writelines(&self, py: Python<'_>, list_of_data: &Bound<'_, PyAny>) -> PyResult<()> {
-        let layer = self.layer(py)?;
         let pieces = list_of_data.try_iter()?.map(|item| item.map(Obj::from_bound)).collect::<PyResult<Vec<_>>>()?;
-        to_py(py, outgoing::write_all(&layer, pieces))
+        self.with_layer(py, |layer| to_py(py, outgoing::write_all(layer, pieces)))
     }
 
     /// TLS has no half close here, as in asyncio.
@@ -193,7 +210,7 @@ impl TlsTransport {
 
     #[getter]
     fn _protocol_paused(&self, py: Python<'_>) -> PyResult<bool> {
-        Ok(self.layer(py)?.get().writing_paused.get())
+        self.with_layer(py, |layer| Ok(layer.get().writing_paused.get()))
     }
 
     #[getter]
@@ -202,8 +219,8 @@ impl TlsTransport {
     }
 
     #[getter]
-    fn _loop(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        Ok(self.layer(py)?.get().runtime.object().clone().into_bound(py).unbind())
+    fn _loop(&self, py: Python<'_>) -> Py<PyAny> {
+        to_python(py, self.layer(py).map(|layer| layer.get().runtime.object().clone()))
     }
 
     #[getter]
@@ -213,7 +230,7 @@ impl TlsTransport {
 
     #[pyo3(name = "_test__append_write_backlog")]
     fn append_write_backlog(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<()> {
-        to_py(py, outgoing::keep(&self.layer(py)?, &Obj::from_any(data), 0))
+        self.with_layer(py, |layer| to_py(py, outgoing::keep(layer, &Obj::from_any(data), 0)))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -272,8 +289,10 @@ impl fastcall::FastMethod<TlsTransport> for Write {
             Err(data) if bytes::is_mutable_buffer(&data) => data,
             Err(data) => return Err(wrong_type(py, &data)),
         };
-        if to_raw(py, data.borrow(py).len())? > 0 {
-            outgoing::write(&to_raw(py, transport.layer(py))?, &data)?;
+        if to_raw(py, data.borrow(py).len())? > 0
+            && let Some(layer) = transport.layer(py)
+        {
+            outgoing::write(&layer, &data)?;
         }
         Ok(Obj::none(py))
     }
