@@ -44,6 +44,8 @@ FILES = (
     "test_queues",
     "test_streams",
     "test_buffered_proto",
+    "test_ssl",
+    "test_sslproto",
     "test_server",
     "test_base_events",
     "test_events",

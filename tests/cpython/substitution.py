@@ -102,6 +102,8 @@ def substitute_in(module: types.ModuleType, subject: Subject) -> None:
     base_events = getattr(module, "base_events", None)
     if base_events is asyncio.base_events:
         module.base_events = _BaseEvents(base_events, subject.loop_class)
+    if getattr(module, "sslproto", None) is asyncio.sslproto and hasattr(subject.loop_class, "_make_tls_protocol"):
+        module.sslproto = _SslProto(asyncio.sslproto)
     for case in list(vars(module).values()):
         if isinstance(case, type) and "create_event_loop" in vars(case):
             # test_events asks for the stock loop on each of the selectors.
@@ -155,6 +157,21 @@ class _BaseEvents(types.ModuleType):
 
     def __delattr__(self, name: str) -> None:
         delattr(self._module, name)
+
+
+class _SslProto(types.ModuleType):
+    """`asyncio.sslproto` as test_sslproto sees it, with the TLS layer of our loop for its class."""
+
+    def __init__(self, module: types.ModuleType) -> None:
+        super().__init__(module.__name__)
+        self._module = module
+
+    @staticmethod
+    def SSLProtocol(loop: Any, *args: Any, **keywords: Any) -> Any:  # noqa: N802
+        return loop._make_tls_protocol(*args, **keywords)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
 
 
 def _cases_for(module: types.ModuleType, subject: Subject) -> list[tuple[str, type[unittest.TestCase]]]:

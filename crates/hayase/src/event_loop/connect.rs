@@ -473,7 +473,7 @@ fn open_transport(
         let transport = stream::make(py, &runtime, parts)?;
         return Ok((Obj::from_bound(transport), Obj::from_bound(protocol), waiter));
     };
-    let layer = tls.layer(py, &runtime, &protocol, waiter.clone(), true)?;
+    let layer = tls.layer(py, &runtime, &protocol, Some(waiter.clone()), true)?;
     let transport = layer.get().app_transport.get().unwrap_or_else(|| Obj::none(py));
     let parts = Parts { socket, fd, names, protocol: layer.as_any(), context, server: None, waiter: None };
     stream::make(py, &runtime, parts)?;

@@ -235,6 +235,33 @@ impl Loop {
         start_tls::start_tls(py, Loop::runtime_ref(slf), arguments).map(|made| to_python(py, Some(made)))
     }
 
+    /// The layer alone, as asyncio's own tests make it: they bring the transport below, often a mock.
+    #[pyo3(signature = (app_protocol, sslcontext, waiter, server_side=false, server_hostname=None,
+                        call_connection_made=true, ssl_handshake_timeout=None, ssl_shutdown_timeout=None))]
+    #[expect(clippy::too_many_arguments, reason = "asyncio's signature")]
+    fn _make_tls_protocol(
+        slf: &Bound<'_, Self>,
+        app_protocol: &Bound<'_, PyAny>,
+        sslcontext: Given<'_, '_>,
+        waiter: Given<'_, '_>,
+        server_side: bool,
+        server_hostname: Given<'_, '_>,
+        call_connection_made: bool,
+        ssl_handshake_timeout: Given<'_, '_>,
+        ssl_shutdown_timeout: Given<'_, '_>,
+    ) -> PyResult<Py<PyAny>> {
+        let tls = start_tls::Tls {
+            context: sslcontext.map(Obj::from_any),
+            server_side,
+            server_hostname: server_hostname.map(Obj::from_any),
+            handshake_timeout: ssl_handshake_timeout.map(Obj::from_any),
+            shutdown_timeout: ssl_shutdown_timeout.map(Obj::from_any),
+        };
+        let waiter = waiter.map(Obj::from_any);
+        let layer = tls.layer(slf.py(), &Loop::runtime_ref(slf), app_protocol, waiter, call_connection_made)?;
+        Ok(layer.into_any().unbind())
+    }
+
     /// Listen on host (one, several, or None: every interface) and port, or on sock: gives a Server.
     #[pyo3(signature = (protocol_factory, host=None, port=None, *, family=0, flags=AI_PASSIVE, sock=None, backlog=100,
                         ssl=None, reuse_address=None, reuse_port=None, keep_alive=None, ssl_handshake_timeout=None,

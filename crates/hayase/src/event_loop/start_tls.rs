@@ -51,7 +51,7 @@ impl Tls {
         py: Python<'py>,
         runtime: &RuntimeRef,
         app_protocol: &Bound<'py, PyAny>,
-        waiter: Obj,
+        waiter: Option<Obj>,
         call_connection_made: bool,
     ) -> PyResult<Bound<'py, TlsProtocol>> {
         let given = |value: &Option<Obj>| value.clone().map(|value| value.into_bound(py));
@@ -65,7 +65,7 @@ impl Tls {
                 server_hostname: given(&self.server_hostname).as_ref(),
                 handshake_timeout: given(&self.handshake_timeout).as_ref(),
                 shutdown_timeout: given(&self.shutdown_timeout).as_ref(),
-                waiter: Some(waiter),
+                waiter,
                 accepted: false,
                 call_connection_made,
             },
@@ -113,7 +113,7 @@ fn begin(py: Python<'_>, co: &Co, arguments: &StartTls) -> PyResult<(Obj, Obj, [
     }
     let waiter = to_py(py, call::method(py, co.event_loop(), &CREATE_FUTURE, &[]))?;
     let protocol = arguments.protocol.borrow(py);
-    let layer = arguments.tls.layer(py, &co.runtime_ref(), &protocol, waiter.clone(), false)?;
+    let layer = arguments.tls.layer(py, &co.runtime_ref(), &protocol, Some(waiter.clone()), false)?;
     // So that nothing is received before the layer is told of its transport.
     transport.call_method0("pause_reading")?;
     if arguments.tls.server_side {
