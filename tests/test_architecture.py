@@ -31,6 +31,8 @@ DRIVER_MAY_USE = {
     "backend": {"buffers", "events", "sys", "time", "waker"},
     "events": {"sys"},
     "net": {"sys"},
+    "pipes": {"sys"},
+    "children": {"sys"},
     "waker": {"sys"},
     "blocking": {"sys", "waker"},
     "timers": {"time"},

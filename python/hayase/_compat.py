@@ -55,6 +55,21 @@ def may_create_current_loop(policy: Any) -> bool:
     )
 
 
+def child_watcher_of_the_program() -> Any:
+    """The child watcher that the program chose itself, which has to be told of children. None: the loop's own way.
+
+    The two kinds that asyncio takes by default do what the loop does without them. The others may collect every child
+    of the process, so they have to know. 3.14 has no child watchers any more.
+    """
+    if sys.version_info >= (3, 14):
+        return None
+    policy = event_loop_policy_or_none()
+    watcher = getattr(policy, "_watcher", None)
+    if type(watcher) in (unix_events.ThreadedChildWatcher, unix_events.PidfdChildWatcher):
+        return None
+    return watcher
+
+
 def remember_lines(filename: str, text: str) -> None:
     """Let tracebacks show the lines of a program that has no file, where the interpreter itself does: 3.13 and newer."""
     if sys.version_info >= (3, 13):

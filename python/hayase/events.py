@@ -10,10 +10,11 @@ from collections.abc import Callable
 
 from . import _core
 from .sendfile import SendfileMixin
+from .subprocesses import SubprocessMixin
 
 
 # The extension's signatures are a little wider than those of the abstract class.
-class EventLoop(SendfileMixin, _core.Loop, asyncio.AbstractEventLoop):  # type: ignore[misc]
+class EventLoop(SendfileMixin, SubprocessMixin, _core.Loop, asyncio.AbstractEventLoop):  # type: ignore[misc]
     """An asyncio event loop. `asyncio.Runner(loop_factory=hayase.EventLoop)` is one way to use it.
 
     What a loop does runs per callback, and that is the extension's. The class exists to be an

@@ -49,6 +49,7 @@ FILES = (
     "test_server",
     "test_base_events",
     "test_events",
+    "test_subprocess",
     "test_pep492",
     "test_staggered",
     "test_threads",

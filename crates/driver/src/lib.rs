@@ -4,6 +4,7 @@
 //!   Two backends: epoll, and a simulation in memory with virtual time and faults. `backend/mod.rs` holds their contract.
 //! * [`TimerQueue`] — what is due when.
 //! * [`Waker`] — the only part that other threads and signal handlers touch.
+//! * [`pipe_kind`], [`open_child`] — what a descriptor is, how a child ended.
 //! * [`BlockingPool`], [`getaddrinfo`] — what the kernel cannot do without blocking.
 //! * [`ReadBuffer`], [`WriteQueue`], [`FlowControl`] — bytes on their way in and out.
 //!
@@ -12,9 +13,11 @@
 mod backend;
 mod blocking;
 mod buffers;
+mod children;
 mod driver;
 mod events;
 mod net;
+mod pipes;
 mod sys;
 mod time;
 mod timers;
@@ -28,12 +31,14 @@ pub use buffers::{
     FlowChange, FlowControl, IO_SLICES_MAX, IoSlices, LimitsError, Progress, ReadBuffer, Scan, Separators,
     SeparatorsError, WriteQueue,
 };
+pub use children::{open_child, reap_child};
 pub use driver::Driver;
 pub use events::{Event, Events, Interest, Token};
 pub use net::{
     bind, connect, connect_unix, local_address, peer_address, peer_credentials, set_nodelay, stream_socket,
     unix_stream_socket,
 };
+pub use pipes::{PipeKind, duplicate, pipe_kind, set_nonblocking};
 pub use sys::address::Address;
 pub use time::Time;
 pub use timers::{TimerKey, TimerQueue};

@@ -19,6 +19,9 @@ pub(super) fn ready(py: Python<'_>, event_loop: &Loop, token: Token, readable: b
     };
     match kind {
         SlotKind::Stream => transports::stream::on_ready(py, &object, readable, writable),
+        SlotKind::ReadPipe => transports::pipe::read::on_ready(py, &object, readable),
+        SlotKind::WritePipe => transports::pipe::write::on_ready(py, &object, readable, writable),
+        SlotKind::Child => transports::child::on_ready(py, &object),
         SlotKind::Listener => transports::server::on_ready(py, &object, readable),
         SlotKind::Waiter => transports::waiter::on_ready(py, &object, readable, writable),
         SlotKind::Handles => Watcher::on_ready(py, &object, readable, writable),

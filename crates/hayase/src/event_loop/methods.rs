@@ -7,9 +7,11 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
 
+use super::pipes::Direction;
 use super::watchers::{self, Side};
 use super::{
-    Arguments, Loop, connect, debug, exceptions, executor, resolve, run, serve, signals, sockets, start_tls, unix,
+    Arguments, Loop, connect, debug, exceptions, executor, pipes, resolve, run, serve, signals, sockets, start_tls,
+    unix,
 };
 use crate::raw::instance::Visitor;
 use crate::raw::obj::Obj;
@@ -363,6 +365,31 @@ impl Loop {
         };
         let py = slf.py();
         unix::create_server(py, Loop::runtime_ref(slf), arguments).map(|made| to_python(py, Some(made)))
+    }
+
+    // Pipes and children
+
+    /// Read from a pipe, a socket or a character device: gives (transport, protocol).
+    fn connect_read_pipe(
+        slf: &Bound<'_, Self>,
+        protocol_factory: &Bound<'_, PyAny>,
+        pipe: &Bound<'_, PyAny>,
+    ) -> PyResult<Py<PyAny>> {
+        pipes::connect(slf, Direction::Read, protocol_factory, pipe).map(|made| to_python(slf.py(), Some(made)))
+    }
+
+    /// Write to a pipe, a socket or a character device: gives (transport, protocol).
+    fn connect_write_pipe(
+        slf: &Bound<'_, Self>,
+        protocol_factory: &Bound<'_, PyAny>,
+        pipe: &Bound<'_, PyAny>,
+    ) -> PyResult<Py<PyAny>> {
+        pipes::connect(slf, Direction::Write, protocol_factory, pipe).map(|made| to_python(slf.py(), Some(made)))
+    }
+
+    /// Call callback(returncode) when the child has ended; None: somebody else has collected it. OSError without pidfds.
+    fn _watch_child(slf: &Bound<'_, Self>, pid: i32, callback: &Bound<'_, PyAny>) -> PyResult<()> {
+        crate::transports::child::watch(slf.py(), &Loop::runtime_ref(slf), pid, callback)
     }
 
     // Sockets

@@ -13,6 +13,7 @@ mod dispatch;
 mod exceptions;
 mod executor;
 mod methods;
+mod pipes;
 mod resolve;
 mod run;
 mod schedule;

@@ -189,7 +189,7 @@ fn watcher_of<'py>(py: Python<'py>, event_loop: &Loop, fd: RawFd) -> Option<Boun
 pub(super) fn refuse_transport(py: Python<'_>, event_loop: &Loop, fd: RawFd, file: &Bound<'_, PyAny>) -> PyResult<()> {
     let transport = event_loop.runtime.slots.with(py, |slots| {
         let slot = slots.get(slots.token_of(fd)?)?;
-        matches!(slot.kind, SlotKind::Stream).then(|| slot.object.clone())
+        [SlotKind::Stream, SlotKind::ReadPipe, SlotKind::WritePipe].contains(&slot.kind).then(|| slot.object.clone())
     });
     let Some(transport) = transport else {
         return Ok(());

@@ -59,6 +59,7 @@ imports! {
     exception_group = "builtins"."ExceptionGroup";
     /// A subclass of `Transport`: what asyncio's own transports are, and its `sendfile` wants.
     transport_class = "asyncio.transports"."_FlowControlMixin";
+    read_transport_class = "asyncio.transports"."ReadTransport";
     buffered_protocol_class = "asyncio.protocols"."BufferedProtocol";
     transport_socket_class = "asyncio.trsock"."TransportSocket";
     server_class = "asyncio.base_events"."Server";

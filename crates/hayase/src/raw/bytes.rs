@@ -59,12 +59,28 @@ impl AsRef<[u8]> for Bytes {
 
 /// Receives up to `capacity` bytes straight into a new `bytes` object.
 pub(crate) fn receive(_py: Python<'_>, driver: &Driver, fd: RawFd, capacity: usize) -> RawResult<io::Result<Bytes>> {
+    // SAFETY: the driver initialised what it counts.
+    unsafe { fill(capacity, |memory| driver.recv_uninit(fd, memory)) }
+}
+
+/// As [`receive`], for what is no socket: pipes and terminals.
+pub(crate) fn read(_py: Python<'_>, driver: &Driver, fd: RawFd, capacity: usize) -> RawResult<io::Result<Bytes>> {
+    // SAFETY: the driver initialised what it counts.
+    unsafe { fill(capacity, |memory| driver.read_uninit(fd, memory)) }
+}
+
+/// # Safety
+/// `read` must have initialised as many bytes, from the first on, as it answers; the GIL must be held.
+unsafe fn fill(
+    capacity: usize,
+    read: impl FnOnce(&mut [MaybeUninit<u8>]) -> io::Result<usize>,
+) -> RawResult<io::Result<Bytes>> {
     // SAFETY: with a null source the content is uninitialised; the object is ours alone until it is returned, shrunk to
-    // what the driver says it initialised. `_PyBytes_Resize` frees the object and sets null when it fails.
+    // what `read` initialised. `_PyBytes_Resize` frees the object and sets null when it fails.
     unsafe {
         let object = Obj::from_owned(ffi::PyBytes_FromStringAndSize(std::ptr::null(), capacity as ffi::Py_ssize_t))?;
         let data = ffi::PyBytes_AS_STRING(object.as_ptr()).cast_mut().cast::<MaybeUninit<u8>>();
-        let count = match driver.recv_uninit(fd, std::slice::from_raw_parts_mut(data, capacity)) {
+        let count = match read(std::slice::from_raw_parts_mut(data, capacity)) {
             Ok(count) => count,
             Err(error) => return Ok(Err(error)),
         };

@@ -163,6 +163,10 @@ impl Name {
         Name { text, made: OnceLock::new() }
     }
 
+    pub(crate) fn as_str(&self) -> &'static str {
+        self.text.to_str().unwrap_or_default()
+    }
+
     /// Borrowed pointer to the str; immortal in effect, because the reference is never given back.
     #[inline]
     pub(crate) fn as_ptr(&self) -> *mut ffi::PyObject {

@@ -15,6 +15,12 @@ use crate::raw::obj::Obj;
 pub(crate) enum SlotKind {
     /// A connected stream transport.
     Stream,
+    /// The reading end of a pipe.
+    ReadPipe,
+    /// The writing end of a pipe.
+    WritePipe,
+    /// A child process, by its pidfd.
+    Child,
     /// A listening socket of a server.
     Listener,
     /// `add_reader`/`add_writer`: the loop's own pair of handles.

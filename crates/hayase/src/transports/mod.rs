@@ -1,10 +1,14 @@
 //! Transports and servers: bytes between a socket and a protocol.
 //!
 //! `stream.rs` is the connection, `read.rs` and `write.rs` its two halves, `receiver.rs` says who gets what it reads;
-//! `tls/` is the layer over any of them; `server.rs` listens and accepts; `waiter.rs` waits once for a descriptor. A transport knows its slot in the runtime; only the event loop's dispatch turns a slot
+//! `tls/` is the layer over any of them; `server.rs` listens and accepts; `pipe/` has the two ends of pipes, `child.rs`
+//! waits for a child process, `waiter.rs` once for a descriptor. A transport knows its slot in the runtime; only the
+//! event loop's dispatch turns a slot
 //! back into an object and calls in here.
 
 pub(crate) mod address;
+pub(crate) mod child;
+pub(crate) mod pipe;
 pub(crate) mod read;
 pub(crate) mod receiver;
 pub(crate) mod server;
@@ -23,10 +27,15 @@ use crate::raw::obj::Obj;
 pub(crate) const CONNECTION_MADE: u32 = 1;
 /// The protocol has to be told that the connection is gone; then the descriptor is closed.
 pub(crate) const CONNECTION_LOST: u32 = 2;
+/// A pipe's protocol has to be told of the end of the stream.
+pub(crate) const EOF_RECEIVED: u32 = 3;
 
 /// Work that a transport put into the ready queue for itself.
 pub(crate) fn on_native(py: Python<'_>, object: &Obj, work: u32) -> RawResult<()> {
     let object = object.borrow(py);
+    if let Some(outcome) = pipe::on_native(&object, work) {
+        return outcome;
+    }
     let Ok(transport) = object.cast::<stream::StreamTransport>() else {
         return Ok(());
     };
@@ -37,11 +46,23 @@ pub(crate) fn on_native(py: Python<'_>, object: &Obj, work: u32) -> RawResult<()
     }
 }
 
+/// For a loop that is closed: what is open besides connections and servers.
+fn close_other_with_the_loop(object: &Bound<'_, PyAny>) {
+    if let Ok(child) = object.cast_exact::<child::Child>() {
+        child.get().close(object.py());
+    }
+    pipe::leave_the_loop(object);
+}
+
 pub(crate) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<stream::StreamTransport>()?;
+    module.add_class::<pipe::read::ReadPipeTransport>()?;
+    module.add_class::<pipe::write::WritePipeTransport>()?;
+    module.add_class::<child::Child>()?;
     module.add_class::<server::Server>()?;
     module.add_class::<server::Listener>()?;
     module.add_class::<waiter::Waiter>()?;
+    pipe::write::add_methods(module.py())?;
     stream::add_methods(module.py())?;
     tls::init(module)
 }

@@ -456,7 +456,7 @@ pub(super) fn update_interest(this: &Bound<'_, StreamTransport>) -> RawResult<()
 // Errors and the end
 
 /// What asyncio's handle says of a callback that failed.
-fn failed_callback(protocol: &Bound<'_, PyAny>, name: &str) -> String {
+pub(super) fn failed_callback(protocol: &Bound<'_, PyAny>, name: &str) -> String {
     match protocol.getattr(name).and_then(|callback| callback.repr()) {
         Ok(callback) => format!("Exception in callback {callback}"),
         Err(_) => format!("Exception in callback {name}"),
@@ -644,15 +644,7 @@ impl StreamTransport {
         low: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         let py = slf.py();
-        let (high_mark, low_mark) = (mark(high)?, mark(low)?);
-        if let (Err(()), _) | (_, Err(())) = (high_mark, low_mark) {
-            return Err(limits_error(high, low));
-        }
-        let (high_mark, low_mark) = (high_mark.ok().flatten(), low_mark.ok().flatten());
-        slf.get()
-            .flow
-            .with(py, |flow| flow.set_limits(high_mark, low_mark))
-            .map_err(|error| PyValueError::new_err(error.to_string()))?;
+        set_limits(&slf.get().flow, py, high, low)?;
         crate::raw::to_py(py, write::pause_if_above(slf))
     }
 
@@ -857,6 +849,7 @@ pub(crate) fn close_all(py: Python<'_>, runtime: &Runtime) {
         } else if let Ok(server) = object.cast::<Server>() {
             server.get().close_with_the_loop(py)
         } else {
+            super::close_other_with_the_loop(&object);
             Ok(())
         };
         if let Err(err) = closed {
@@ -865,7 +858,7 @@ pub(crate) fn close_all(py: Python<'_>, runtime: &Runtime) {
     }
 }
 
-fn warn_unclosed(py: Python<'_>, text: String) {
+pub(super) fn warn_unclosed(py: Python<'_>, text: String) {
     if let Ok(text) = std::ffi::CString::new(text)
         && let Err(err) = PyErr::warn(py, &py.get_type::<PyResourceWarning>(), &text, 1)
     {
@@ -895,8 +888,22 @@ impl Drop for StreamTransport {
     }
 }
 
-fn to_python(py: Python<'_>, value: Option<Obj>) -> Py<PyAny> {
+pub(super) fn to_python(py: Python<'_>, value: Option<Obj>) -> Py<PyAny> {
     value.map_or_else(|| py.None(), |value| value.into_bound(py).unbind())
+}
+
+pub(super) fn set_limits(
+    flow: &GilCell<FlowControl>,
+    py: Python<'_>,
+    high: Option<&Bound<'_, PyAny>>,
+    low: Option<&Bound<'_, PyAny>>,
+) -> PyResult<()> {
+    let (high_mark, low_mark) = (mark(high)?, mark(low)?);
+    if let (Err(()), _) | (_, Err(())) = (high_mark, low_mark) {
+        return Err(limits_error(high, low));
+    }
+    let (high_mark, low_mark) = (high_mark.ok().flatten(), low_mark.ok().flatten());
+    flow.with(py, |flow| flow.set_limits(high_mark, low_mark)).map_err(|error| PyValueError::new_err(error.to_string()))
 }
 
 /// A mark as bytes; `Err` for a negative one.
@@ -922,6 +929,27 @@ pub(super) fn limits_error(high: Option<&Bound<'_, PyAny>>, low: Option<&Bound<'
     PyValueError::new_err(format!("high ({high}) must be >= low ({low}) must be >= 0"))
 }
 
+/// The one argument of `write(data)`.
+#[inline]
+pub(super) fn data_argument(py: Python<'_>, args: &fastcall::Args<'_>) -> RawResult<Obj> {
+    static DATA: Name = Name::new(c"data");
+    match (args.get(0), args.len(), args.keyword_count()) {
+        (Some(data), 1, 0) => Ok(data),
+        (None, _, 1) => {
+            let [data] = args.keywords(py, [&DATA])?;
+            Ok(data.unwrap_or_else(|| Obj::none(py)))
+        }
+        (None, ..) => {
+            args.require(py, &["data"])?;
+            Ok(Obj::none(py))
+        }
+        (Some(_), count, _) => {
+            let text = format!("write() takes 2 positional arguments but {} were given", count + 1);
+            Err(fastcall::type_error(py, text))
+        }
+    }
+}
+
 /// `transport.write(data)`, the one method that runs per packet.
 struct Write;
 
@@ -930,22 +958,7 @@ impl fastcall::FastMethod<StreamTransport> for Write {
     const DOC: &'static std::ffi::CStr = c"Send data; never blocks. What the kernel does not take is buffered.";
 
     fn call(py: Python<'_>, this: &Obj, _: &StreamTransport, args: &fastcall::Args<'_>) -> RawResult<Obj> {
-        static DATA: Name = Name::new(c"data");
-        let data = match (args.get(0), args.len(), args.keyword_count()) {
-            (Some(data), 1, 0) => data,
-            (None, _, 1) => {
-                let [data] = args.keywords(py, [&DATA])?;
-                data.unwrap_or_else(|| Obj::none(py))
-            }
-            (None, ..) => {
-                args.require(py, &["data"])?;
-                Obj::none(py)
-            }
-            (Some(_), count, _) => {
-                let text = format!("write() takes 2 positional arguments but {} were given", count + 1);
-                return Err(fastcall::type_error(py, text));
-            }
-        };
+        let data = data_argument(py, args)?;
         let this = this.borrow(py);
         let this = this.cast::<StreamTransport>().expect("checked by the method descriptor");
         write::write(&this, data)?;
