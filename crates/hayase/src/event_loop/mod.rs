@@ -34,7 +34,7 @@ use pyo3::types::{PyCFunction, PyModule, PyTuple, PyType};
 
 use crate::raw::cell::{GilValue, ObjCell};
 use crate::raw::obj::Obj;
-use crate::raw::{detached, loop_ref};
+use crate::raw::{detached, kept_context, loop_ref};
 use crate::runtime::{Runtime, RuntimeRef};
 use crate::tasks::scheduler::LoopRef;
 
@@ -135,6 +135,7 @@ pub(crate) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
     module.add_class::<connect::ConnectedSocket>()?;
     resolve::init(py)?;
     crate::interop::imports::prepare_reports(py)?;
+    kept_context::init(py)?;
     schedule::add_methods(py)?;
     let at_exit =
         PyCFunction::new_closure(py, None, None, |args: &Bound<'_, PyTuple>, _| detached::process_exits(args.py()))?;

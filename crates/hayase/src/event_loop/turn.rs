@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 
 use super::{Loop, debug, dispatch};
 use crate::raw::obj::Obj;
-use crate::raw::{Raised, RawResult, call, context, detached, to_raw};
+use crate::raw::{Raised, RawResult, call, context, detached, kept_context, to_raw};
 use crate::tasks::ready::Ready;
 use crate::tasks::{current, handle, step};
 use crate::transports;
@@ -27,6 +27,7 @@ const EVENTS_PER_WAIT: usize = 1024;
 /// Turns until the loop is told to stop. Errors are those that leave `run_forever`.
 pub(super) fn run_turns(py: Python<'_>, this: &Obj, event_loop: &Loop) -> RawResult<()> {
     let mut events = Events::with_capacity(EVENTS_PER_WAIT);
+    let _runs = kept_context::LoopRuns::begin(py);
     let _elsewhere = (!event_loop.runs_in_main_thread.get()).then(detached::Elsewhere::begin);
     // The first turn asks the driver, whatever ran before.
     event_loop.last_poll.set(Time::from_nanos(0));
@@ -51,6 +52,7 @@ fn run_turn(py: Python<'_>, this: &Obj, event_loop: &Loop, events: &mut Events) 
     // Timers are left for the next poll together with I/O: they come after it.
     if idle || now.saturating_since(event_loop.last_poll.get()) >= POLL_AT_LEAST_EVERY {
         // Signal handlers may run, and others may look while this thread sleeps.
+        kept_context::forget();
         current::leave_last(py, &event_loop.runtime.scheduler, this)?;
         wait(py, driver, events, sleep)?;
         let now = if idle { driver.now() } else { now };

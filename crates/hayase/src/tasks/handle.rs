@@ -23,13 +23,14 @@ use super::thread_safe_handle::{self, ThreadSafeData};
 use crate::interop::imports;
 use crate::raw::call::{self, Name};
 use crate::raw::cell::{GilValue, ObjCell};
+use crate::raw::compat;
 use crate::raw::fastcall::Rest;
 use crate::raw::handled::while_handling;
 use crate::raw::instance::{Class, Data, Ref, Visitor};
+use crate::raw::kept_context::KeptContext;
 use crate::raw::obj::Obj;
 use crate::raw::table::Table;
 use crate::raw::{Raised, RawResult, to_py, to_raw};
-use crate::raw::{compat, context};
 
 /// What `data` and `cancel` are given: the ready queue holds nothing else.
 const ONE_OF_OURS: &str = "a Handle, a TimerHandle or a ThreadSafeHandle";
@@ -48,7 +49,7 @@ pub(crate) struct HandleData {
     event_loop: LoopRef,
     callback: ObjCell,
     args: ObjCell,
-    context: ObjCell,
+    context: KeptContext,
     /// A traceback (list) while pending in debug mode, the repr (str) after a cancel in debug mode.
     debug: ObjCell,
     shape: GilValue<Shape>,
@@ -90,8 +91,8 @@ impl HandleData {
         context: Option<Obj>,
     ) -> RawResult<HandleData> {
         let context = match context {
-            Some(context) => context,
-            None => context::copy_current(py)?,
+            Some(context) => KeptContext::given(context),
+            None => KeptContext::of_current(py)?,
         };
         let debug = event_loop.scheduler().is_some_and(|scheduler| scheduler.debug.get());
         let traceback = if debug { Some(stack(py)?) } else { None };
@@ -105,7 +106,7 @@ impl HandleData {
             event_loop,
             callback: ObjCell::new(Some(callback)),
             args: ObjCell::new(args),
-            context: ObjCell::new(Some(context)),
+            context,
             debug: ObjCell::new(traceback),
             shape: GilValue::new(shape),
             cancelled: GilValue::new(false),
@@ -114,15 +115,17 @@ impl HandleData {
 
     pub(super) fn visit_all(&self, visitor: &mut Visitor<'_>) {
         self.event_loop.visit(visitor);
-        for cell in [&self.callback, &self.args, &self.context, &self.debug] {
+        for cell in [&self.callback, &self.args, &self.debug] {
             visitor.cell(cell);
         }
+        self.context.visit(visitor);
     }
 
     pub(super) fn clear_all(&self) {
-        for cell in [&self.callback, &self.args, &self.context, &self.debug] {
+        for cell in [&self.callback, &self.args, &self.debug] {
             cell.set(None);
         }
+        self.context.clear();
         self.event_loop.clear();
     }
 }
@@ -276,19 +279,20 @@ fn run_now(py: Python<'_>, handle: &Obj) -> RawResult<()> {
     if this.cancelled.get() {
         return Ok(());
     }
-    let (Some(callback), Some(context)) = (this.callback.get(), this.context.get()) else {
+    let Some(callback) = this.callback.get() else {
         return Ok(());
     };
     let args = this.args.get();
     let shape = this.shape.get();
-    let outcome = context::run_in(py, &context, || match (shape, &args) {
+    let outcome = this.context.run_in(py, || match (shape, &args) {
         (Shape::One, Some(arg)) => call::call1(py, &callback, arg),
         (Shape::Tuple, Some(tuple)) => call::call_tuple(py, &callback, tuple),
         _ => call::call0(py, &callback),
     });
     match outcome {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(raised)) | Err(raised) => report(py, handle, raised),
+        // Without a context, the collector cleared it.
+        None | Some(Ok(Ok(_))) => Ok(()),
+        Some(Ok(Err(raised)) | Err(raised)) => report(py, handle, raised),
     }
 }
 
@@ -453,7 +457,7 @@ fn run_method<T: AnyHandle>(py: Python<'_>, this: &Ref<T>) -> RawResult<Obj> {
 }
 
 fn get_context<T: AnyHandle>(py: Python<'_>, this: &Ref<T>) -> RawResult<Obj> {
-    Ok(this.handle().context.get().unwrap_or_else(|| Obj::none(py)))
+    Ok(this.handle().context.object(py)?.unwrap_or_else(|| Obj::none(py)))
 }
 
 fn get_callback<T: AnyHandle>(py: Python<'_>, this: &Ref<T>) -> RawResult<Obj> {

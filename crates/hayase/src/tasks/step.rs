@@ -15,7 +15,7 @@ use crate::raw::call::{self, Name};
 use crate::raw::coroutine::{self, Sent};
 use crate::raw::instance::Ref;
 use crate::raw::obj::Obj;
-use crate::raw::{Raised, RawResult, compat, context, exception};
+use crate::raw::{Raised, RawResult, compat, exception};
 
 static ADD_DONE_CALLBACK: Name = Name::new(c"add_done_callback");
 static BLOCKING: Name = Name::new(c"_asyncio_future_blocking");
@@ -81,10 +81,10 @@ fn failure_of(py: Python<'_>, task: &Ref<TaskData>, future: &Obj) -> RawResult<O
 
 #[inline]
 fn in_context(py: Python<'_>, task: &Ref<TaskData>, thrown: Option<Obj>) -> RawResult<()> {
-    let Some(context) = task.context.get() else {
-        return Err(Raised::from_err(py, PyRuntimeError::new_err("uninitialized Task object")));
-    };
-    context::run_in(py, &context, || run(py, task, thrown))?
+    match task.context.run_in(py, || run(py, task, thrown)) {
+        Some(outcome) => outcome?,
+        None => Err(uninitialised(py)),
+    }
 }
 
 /// One step, in the context that is current.
@@ -127,19 +127,21 @@ fn cancellation(py: Python<'_>, task: &Ref<TaskData>, thrown: Option<Obj>) -> Ra
     Ok(error)
 }
 
+#[cold]
+fn uninitialised(py: Python<'_>) -> Raised {
+    Raised::from_err(py, PyRuntimeError::new_err("uninitialized Task object"))
+}
+
 /// The first step of an eager task, inside whatever runs now.
 #[cold]
 pub(super) fn start_eagerly(py: Python<'_>, task: &Ref<TaskData>) -> RawResult<()> {
-    let Some(context) = task.context.get() else {
-        return Err(Raised::from_err(py, PyRuntimeError::new_err("uninitialized Task object")));
-    };
     current::register(py, task)?;
     let before = current::swap(py, task, Some(task.as_obj()))?;
-    let outcome = context::run_in(py, &context, || {
+    let outcome = task.context.run_in(py, || {
         let thrown = before_step(py, task, None)?;
         advance(py, task, thrown)
     });
-    let outcome = match outcome {
+    let outcome = match outcome.unwrap_or_else(|| Err(uninitialised(py))) {
         Ok(Ok(())) => Ok(()),
         // Kept aside while the task that ran before becomes the current one again.
         Ok(Err(raised)) | Err(raised) => Err(exception::fetch(py, raised)),
@@ -157,7 +159,7 @@ pub(super) fn start_eagerly(py: Python<'_>, task: &Ref<TaskData>) -> RawResult<(
 #[inline]
 fn advance(py: Python<'_>, task: &Ref<TaskData>, thrown: Option<Obj>) -> RawResult<()> {
     let Some(coro) = task.coro.get() else {
-        return Err(Raised::from_err(py, PyRuntimeError::new_err("uninitialized Task object")));
+        return Err(uninitialised(py));
     };
     let sent = match thrown {
         None => coroutine::send_none(py, &coro),

@@ -22,6 +22,7 @@ use crate::raw::call::{self, Name};
 use crate::raw::cell::{GilValue, ObjCell};
 use crate::raw::fastcall::{Args, Rest};
 use crate::raw::instance::{Class, Data, Ref, Visitor};
+use crate::raw::kept_context::KeptContext;
 use crate::raw::obj::Obj;
 use crate::raw::table::Table;
 use crate::raw::{Raised, RawResult, compat, context, coroutine, to_py, to_raw};
@@ -29,7 +30,7 @@ use crate::raw::{Raised, RawResult, compat, context, coroutine, to_py, to_raw};
 pub(crate) struct TaskData {
     pub(super) core: Core,
     pub(super) coro: ObjCell,
-    pub(super) context: ObjCell,
+    pub(super) context: KeptContext,
     /// `_fut_waiter`: what the coroutine awaits.
     pub(super) waiting: ObjCell,
     /// What the next step throws instead of sending.
@@ -60,7 +61,7 @@ impl TaskData {
         TaskData {
             core,
             coro: ObjCell::empty(),
-            context: ObjCell::empty(),
+            context: KeptContext::empty(),
             waiting: ObjCell::empty(),
             throw_next: ObjCell::empty(),
             name: ObjCell::empty(),
@@ -108,16 +109,18 @@ impl Data for TaskData {
 
     fn visit(&self, visitor: &mut Visitor<'_>) {
         self.core.visit(visitor);
-        for cell in [&self.coro, &self.context, &self.waiting, &self.throw_next, &self.name] {
+        for cell in [&self.coro, &self.waiting, &self.throw_next, &self.name] {
             visitor.cell(cell);
         }
+        self.context.visit(visitor);
     }
 
     fn clear(&self) {
         self.core.clear();
-        for cell in [&self.coro, &self.context, &self.waiting, &self.throw_next, &self.name] {
+        for cell in [&self.coro, &self.waiting, &self.throw_next, &self.name] {
             cell.set(None);
         }
+        self.context.clear();
     }
 
     fn wants_finalizer(&self) -> bool {
@@ -181,10 +184,10 @@ fn start(
             let text = format!("a contextvars.Context was expected, got {class}");
             return Err(Raised::from_err(py, PyTypeError::new_err(text)));
         }
-        Some(context) => context,
-        None => context::copy_current(py)?,
+        Some(context) => KeptContext::given(context),
+        None => KeptContext::of_current(py)?,
     };
-    task.context.set(Some(context));
+    task.context.set(context);
     task.waiting.set(None);
     task.throw_next.set(None);
     task.must_cancel.set(false);
@@ -240,17 +243,17 @@ pub(super) fn schedule(py: Python<'_>, task: &Ref<TaskData>) -> RawResult<()> {
         return Ok(());
     }
     let callable = STEP.bind(py, task)?;
-    task.core.foreign_call_soon(py, &[&callable], &context_of(py, task))
+    task.core.foreign_call_soon(py, &[&callable], &context_of(py, task)?)
 }
 
-fn context_of(py: Python<'_>, task: &Ref<TaskData>) -> Obj {
-    task.context.get().unwrap_or_else(|| Obj::none(py))
+fn context_of(py: Python<'_>, task: &Ref<TaskData>) -> RawResult<Obj> {
+    Ok(task.context.object(py)?.unwrap_or_else(|| Obj::none(py)))
 }
 
 /// The callable that wakes `task`, and its context, for lists that Python sees and for foreign futures.
 pub(super) fn wakeup_callable(py: Python<'_>, task: &Obj) -> RawResult<(Obj, Obj)> {
     let task = Ref::<TaskData>::view_obj(task).expect("waiters without a context are tasks");
-    Ok((WAKEUP.bind(py, task)?, context_of(py, task)))
+    Ok((WAKEUP.bind(py, task)?, context_of(py, task)?))
 }
 
 /// The task that `callable` wakes, if it is one of our wake-ups.
@@ -415,7 +418,7 @@ fn coro(py: Python<'_>, this: &Ref<TaskData>) -> RawResult<Obj> {
 }
 
 fn get_context(py: Python<'_>, this: &Ref<TaskData>) -> RawResult<Obj> {
-    Ok(context_of(py, this))
+    context_of(py, this)
 }
 
 fn fut_waiter(py: Python<'_>, this: &Ref<TaskData>) -> RawResult<Obj> {
