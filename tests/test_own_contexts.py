@@ -383,3 +383,23 @@ def test_whatever_a_program_sets_and_schedules_it_sees_the_same(same_as_asyncio,
         return seen
 
     assert len(same_as_asyncio(story).value) > 50
+
+
+@pytest.mark.hayase_only("asyncio makes every copy at once")
+def test_a_thousand_callbacks_and_tasks_share_a_context_while_nobody_looks(loop, run):
+    def contexts():
+        return sum(type(each) is contextvars.Context for each in gc.get_objects())
+
+    async def main():
+        before = contexts()
+        handles = [loop.call_soon(int) for _ in range(1000)]
+        handles += [loop.call_later(60, int) for _ in range(1000)]
+        tasks = [loop.create_task(asyncio.sleep(0.001)) for _ in range(1000)]
+        assert contexts() - before < 10
+        await asyncio.sleep(0)
+        assert contexts() - before < 10
+        await asyncio.gather(*tasks)
+        for handle in handles:
+            handle.cancel()
+
+    run(main())
