@@ -18,7 +18,10 @@ import sys
 import traceback
 import unittest
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from tests.cpython.substitution import Contact
 
 
 def main() -> None:
@@ -31,7 +34,12 @@ def main() -> None:
     from test import support
 
     support.use_resources = {"cpu": None, "walltime": None}
-    module = _load(job["file"], job["loop"])
+    try:
+        module, contact = _load(job["file"], job["loop"])
+    except unittest.SkipTest as skip:
+        with open(job["results"], "a") as results:
+            _write(results, {"event": "skipped file", "reason": str(skip)})
+        return
     tests = {_name_of(test): test for test in _flatten(unittest.defaultTestLoader.loadTestsFromModule(module))}
     with open(job["results"], "a") as results:
         _write(results, {"event": "tests", "tests": list(tests)})
@@ -39,23 +47,25 @@ def main() -> None:
             return
         skip = set(job["skip"])
         suite = unittest.TestSuite(test for name, test in tests.items() if name not in skip)
-        suite.run(_Recorder(results, job["test_limit_seconds"]))
+        suite.run(_Recorder(results, job["test_limit_seconds"], contact))
         faulthandler.cancel_dump_traceback_later()
         _write(results, {"event": "end"})
 
 
-def _load(file: str, loop: str) -> Any:
+def _load(file: str, loop: str) -> tuple[Any, Contact]:
     from tests.cpython import substitution
 
+    contact = substitution.Contact()
     if loop != "asyncio":
         substitution.redirect_logging()
     subject = substitution.load_subject(loop)
     if subject is not None:
+        contact.watch(subject)
         substitution.substitute_loops(subject)
     module = importlib.import_module(f"test.test_asyncio.{file}")
     if subject is not None:
         substitution.substitute_in(module, subject)
-    return module
+    return module, contact
 
 
 def _flatten(suite: Any) -> Iterator[unittest.TestCase]:
@@ -74,8 +84,9 @@ def _name_of(test: Any) -> str:
 class _Recorder(unittest.TestResult):
     """Writes each result to a file, and ends the process if one test takes too long."""
 
-    def __init__(self, results: TextIO, test_limit_seconds: float) -> None:
+    def __init__(self, results: TextIO, test_limit_seconds: float, contact: Contact) -> None:
         super().__init__()
+        self._contact = contact
         self._results = results
         self._limit = test_limit_seconds
         self._problems: list[str] = []
@@ -85,6 +96,7 @@ class _Recorder(unittest.TestResult):
     def startTest(self, test: Any) -> None:
         super().startTest(test)
         self._problems, self._outcome, self._reason = [], "passed", ""
+        self._contact.test_starts()
         _write(self._results, {"event": "start", "test": _name_of(test)})
         faulthandler.dump_traceback_later(self._limit, exit=True)
 
@@ -129,6 +141,7 @@ class _Recorder(unittest.TestResult):
                 "event": "result",
                 "test": _name_of(test),
                 "outcome": self._outcome,
+                "touched": self._contact.had(test),
                 "detail": self._reason or "\n".join(self._problems),
             },
         )
