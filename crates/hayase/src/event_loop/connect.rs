@@ -15,6 +15,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 
+use super::connect_through;
 use super::resolve::{self, Resolved};
 use super::start_tls::Tls;
 use crate::interop::{errors, imports, log};
@@ -35,6 +36,9 @@ static CREATE_FUTURE: Name = Name::new(c"create_future");
 
 const EINPROGRESS: i32 = 115;
 const EINTR: i32 = 4;
+const SOCK_STREAM: c_int = 1;
+const AF_INET: c_int = 2;
+const AF_INET6: c_int = 10;
 
 /// The keywords of `create_connection`; what was not given is `None`.
 pub(super) struct Connect {
@@ -65,7 +69,7 @@ async fn connect(co: Co, arguments: Connect) -> PyResult<Obj> {
         if arguments.sock.is_some() {
             return Err(PyValueError::new_err("host/port and sock can not be specified at the same time"));
         }
-        Connected::Native(connect_to_host(&co, &arguments).await?)
+        connect_to_host(&co, &arguments).await?
     } else {
         let Some(sock) = &arguments.sock else {
             return Err(PyValueError::new_err("host and port was not specified and no sock specified"));
@@ -140,7 +144,7 @@ pub(super) fn require_stream(sock: &Bound<'_, PyAny>) -> PyResult<()> {
 
 // Connecting
 
-async fn connect_to_host(co: &Co, arguments: &Connect) -> PyResult<OwnedFd> {
+async fn connect_to_host(co: &Co, arguments: &Connect) -> PyResult<Connected> {
     let none = || Python::attach(Obj::none);
     let (host, port) = (arguments.host.clone().unwrap_or_else(none), arguments.port.clone().unwrap_or_else(none));
     let mut infos = resolved(co, host, port, arguments).await?;
@@ -169,7 +173,7 @@ async fn connect_to_host(co: &Co, arguments: &Connect) -> PyResult<OwnedFd> {
         Some(delay) => race(co, infos, local, &failures, delay).await?,
     };
     match winner {
-        Some(fd) => Ok(fd),
+        Some(socket) => Ok(socket),
         None => Err(Python::attach(|py| match combined(failures.bind(py), arguments.all_errors) {
             Ok(err) | Err(err) => err,
         })),
@@ -191,10 +195,10 @@ async fn one_after_the_other(
     infos: Vec<Resolved>,
     local: Local,
     failures: &Py<PyList>,
-) -> PyResult<Option<OwnedFd>> {
+) -> PyResult<Option<Connected>> {
     for info in infos {
         match attempt(co, &info, local.as_deref().map(Vec::as_slice), failures).await {
-            Ok(fd) => return Ok(Some(fd)),
+            Ok(socket) => return Ok(Some(socket)),
             Err(err) if Python::attach(|py| err.is_instance_of::<PyOSError>(py)) => {}
             Err(err) => return Err(err),
         }
@@ -208,7 +212,7 @@ async fn race(
     local: Local,
     failures: &Py<PyList>,
     delay: &Obj,
-) -> PyResult<Option<OwnedFd>> {
+) -> PyResult<Option<Connected>> {
     let race = Python::attach(|py| {
         let attempts = PyList::empty(py);
         for info in infos {
@@ -234,7 +238,7 @@ async fn race(
         if winner.is_none() {
             return Ok(None);
         }
-        Ok(winner.cast::<ConnectedSocket>()?.get().fd.with(py, Option::take))
+        Ok(winner.cast::<ConnectedSocket>()?.get().socket.with(py, Option::take))
     })
 }
 
@@ -254,7 +258,7 @@ struct AttemptState {
 /// The winner of a race.
 #[pyclass(module = "hayase._core", frozen)]
 pub(super) struct ConnectedSocket {
-    fd: GilCell<Option<OwnedFd>>,
+    socket: GilCell<Option<Connected>>,
 }
 
 #[pymethods]
@@ -263,9 +267,9 @@ impl Attempt {
         let (info, local) = self.state.with(py, |state| (state.info.clone(), state.local.clone()));
         let failures = self.failures.clone_ref(py);
         let coroutine = coroutine::make(py, self.runtime.clone(), "Loop._connect_sock", |co| async move {
-            let fd = attempt(&co, &info, local.as_deref(), &failures).await?;
+            let socket = attempt(&co, &info, local.as_deref(), &failures).await?;
             Python::attach(|py| {
-                let socket = ConnectedSocket { fd: GilCell::new(Some(fd)) };
+                let socket = ConnectedSocket { socket: GilCell::new(Some(socket)) };
                 Ok(Obj::from_bound(Bound::new(py, socket)?))
             })
         })?;
@@ -279,7 +283,7 @@ impl Attempt {
 }
 
 /// Makes, binds and connects one socket. An `OSError` is noted in `failures` too.
-async fn attempt(co: &Co, info: &Resolved, local: Option<&[Resolved]>, failures: &Py<PyList>) -> PyResult<OwnedFd> {
+async fn attempt(co: &Co, info: &Resolved, local: Option<&[Resolved]>, failures: &Py<PyList>) -> PyResult<Connected> {
     let mine = Python::attach(|py| {
         let mine = PyList::empty(py);
         failures.bind(py).append(&mine)?;
@@ -295,10 +299,21 @@ async fn attempt(co: &Co, info: &Resolved, local: Option<&[Resolved]>, failures:
     outcome
 }
 
-async fn connect_one(co: &Co, info: &Resolved, local: Option<&[Resolved]>, failures: &Py<PyList>) -> PyResult<OwnedFd> {
-    let target = match Python::attach(|py| address::from_tuple(&info.address.borrow(py))) {
-        Some(target) => target,
-        None => resolve_again(co, info).await?,
+async fn connect_one(
+    co: &Co,
+    info: &Resolved,
+    local: Option<&[Resolved]>,
+    failures: &Py<PyList>,
+) -> PyResult<Connected> {
+    let target = match Python::attach(|py| route(py, co, info))? {
+        Route::Native(target) => target,
+        Route::Through(sock_connect) => {
+            let bind_it = |py: Python<'_>, fd| match local {
+                Some(local) => bind(py, fd, info.family, local, failures.bind(py)),
+                None => Ok(()),
+            };
+            return connect_through::connect(co, info, &sock_connect, bind_it).await.map(Connected::Python);
+        }
     };
     let begun = Python::attach(|py| {
         let fd = driver::stream_socket(&target, info.protocol).map_err(|error| errors::os_error(py, &error))?;
@@ -327,18 +342,30 @@ async fn connect_one(co: &Co, info: &Resolved, local: Option<&[Resolved]>, failu
             }
         })?;
     }
-    Ok(fd)
+    Ok(Connected::Native(fd))
 }
 
-/// An address with a name in it, from a `getaddrinfo` of the program's own.
-async fn resolve_again(co: &Co, info: &Resolved) -> PyResult<SocketAddr> {
-    let (host, port) = Python::attach(|py| {
-        let address = info.address.borrow(py);
-        Ok::<_, PyErr>((Obj::from_bound(address.get_item(0)?), Obj::from_bound(address.get_item(1)?)))
-    })?;
-    let infos = resolve::resolve(co, host, port, info.family, info.protocol, 0).await?;
-    let found = infos.first().and_then(|info| Python::attach(|py| address::from_tuple(&info.address.borrow(py))));
-    found.ok_or_else(|| PyOSError::new_err("getaddrinfo() returned empty list"))
+enum Route {
+    Native(SocketAddr),
+    /// By a Python socket and this `sock_connect`.
+    Through(Obj),
+}
+
+fn route(py: Python<'_>, co: &Co, info: &Resolved) -> PyResult<Route> {
+    if let Some(replacement) = connect_through::replaced_sock_connect(py, co)? {
+        return Ok(Route::Through(replacement));
+    }
+    match address::from_tuple(&info.address.borrow(py)) {
+        Some(target) if info.socktype == SOCK_STREAM && info.family == family_of(&target) => Ok(Route::Native(target)),
+        // The loop's own looks names up, and Python's sockets know more families than the driver.
+        Some(_) | None => {
+            co.event_loop().borrow(py).getattr("sock_connect").map(|ours| Route::Through(Obj::from_bound(ours)))
+        }
+    }
+}
+
+fn family_of(target: &SocketAddr) -> c_int {
+    if target.is_ipv4() { AF_INET } else { AF_INET6 }
 }
 
 fn bind(py: Python<'_>, fd: RawFd, family: c_int, local: &[Resolved], failures: &Bound<'_, PyList>) -> PyResult<()> {
@@ -353,7 +380,10 @@ fn bind(py: Python<'_>, fd: RawFd, family: c_int, local: &[Resolved], failures: 
         }
     }
     match failures.len() {
-        0 => Err(PyOSError::new_err(format!("no matching local address with family={family} found"))),
+        0 => {
+            let family = py.import("socket")?.getattr("AddressFamily")?.call1((family,))?;
+            Err(PyOSError::new_err(format!("no matching local address with family={} found", family.repr()?)))
+        }
         count => {
             let last = failures.get_item(count - 1)?;
             failures.del_item(count - 1)?;

@@ -8,6 +8,7 @@
 //! - Nothing here keeps a cell open while Python code runs.
 
 mod connect;
+mod connect_through;
 mod debug;
 mod dispatch;
 mod exceptions;
