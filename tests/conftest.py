@@ -80,6 +80,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Ignored if this is the background job of a shell without job control; the tests of KeyboardInterrupt send it, and
+    # the programs that they start inherit it.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for marker in (
         "oracle_differs(reason): hayase deliberately differs from asyncio here; the test asserts both behaviours",
         "hayase_only(reason): asyncio cannot be asked, for the reason given",
