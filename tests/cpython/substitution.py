@@ -197,7 +197,7 @@ class _SslProto(types.ModuleType):
         self._module = module
 
     @staticmethod
-    def SSLProtocol(loop: Any, *args: Any, **keywords: Any) -> Any:  # noqa: N802
+    def SSLProtocol(loop: Any, *args: Any, **keywords: Any) -> Any:
         return loop._make_tls_protocol(*args, **keywords)
 
     def __getattr__(self, name: str) -> Any:
