@@ -12,7 +12,7 @@ use crate::raw::bytes::Bytes;
 use crate::raw::call::{self, Name};
 use crate::raw::cell::GilCell;
 use crate::raw::obj::Obj;
-use crate::raw::{RawResult, to_raw};
+use crate::raw::{RawResult, to_py, to_raw};
 
 static DATA_RECEIVED: Name = Name::new(c"data_received");
 static GET_BUFFER: Name = Name::new(c"get_buffer");
@@ -60,7 +60,8 @@ fn read_bytes(this: &Bound<'_, TlsProtocol>) -> RawResult<()> {
     let end = loop {
         match layer.engine.read(py, &mut plaintext) {
             Ok(Received::Plaintext(_)) => {}
-            other => break other,
+            // An error is put by: the protocol is called first.
+            other => break to_py(py, other),
         }
     };
     let data = if plaintext.is_empty() { None } else { Some(Bytes::copy(py, &plaintext)) };
@@ -73,7 +74,7 @@ fn read_bytes(this: &Bound<'_, TlsProtocol>) -> RawResult<()> {
         // What came whole before an error is the program's.
         call::method(py, &protocol, &DATA_RECEIVED, &[data?.as_obj()])?;
     }
-    if end? == Received::CloseNotify {
+    if to_raw(py, end)? == Received::CloseNotify {
         handshake::call_eof_received(this)?;
         handshake::start_shutdown(this)?;
     }
@@ -94,7 +95,7 @@ fn read_into_protocol(this: &Bound<'_, TlsProtocol>) -> RawResult<()> {
     let end = loop {
         match layer.engine.read_into(py, &buffer, filled, size - filled) {
             Ok(Received::Plaintext(count)) => filled += count,
-            other => break other,
+            other => break to_py(py, other),
         }
         if filled >= size {
             let again = call::getattr(py, &Obj::from_any(this.as_any()), &DO_READ)?;
@@ -107,7 +108,7 @@ fn read_into_protocol(this: &Bound<'_, TlsProtocol>) -> RawResult<()> {
         let count = Obj::from_bound(pyo3::types::PyInt::new(py, filled));
         call::method(py, &protocol, &BUFFER_UPDATED, &[&count])?;
     }
-    if end? == Received::CloseNotify {
+    if to_raw(py, end)? == Received::CloseNotify {
         handshake::call_eof_received(this)?;
         handshake::start_shutdown(this)?;
     }

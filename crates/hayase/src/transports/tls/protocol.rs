@@ -496,9 +496,8 @@ fn connection_lost(this: &Bound<'_, TlsProtocol>, error: &Bound<'_, PyAny>) -> R
     drop(layer.app_transport.take());
     drop(layer.app_protocol.take());
     drop(layer.buffer.take());
-    let woken = wake_waiter(this, (!error.is_none()).then_some(error));
     layer.cancel_timer(py)?;
-    woken
+    wake_waiter(this, (!error.is_none()).then_some(error))
 }
 
 fn eof_received(this: &Bound<'_, TlsProtocol>) -> RawResult<bool> {
