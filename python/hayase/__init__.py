@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 from . import _core
 from .events import EventLoop, new_event_loop
 from .install import install, uninstall
+from .locks import BoundedSemaphore, Event, Lock, Semaphore
 from .policy import EventLoopPolicy, get_event_loop
+from .queues import LifoQueue, PriorityQueue, Queue, QueueShutDown
 from .runners import Runner, run
 from .tasks import ensure_future, gather, shield, wait
 
@@ -27,9 +29,17 @@ from .tasks import ensure_future, gather, shield, wait
 __version__: str = _core.__version__
 
 __all__ = [
+    "BoundedSemaphore",
+    "Event",
     "EventLoop",
     "EventLoopPolicy",
+    "LifoQueue",
+    "Lock",
+    "PriorityQueue",
+    "Queue",
+    "QueueShutDown",
     "Runner",
+    "Semaphore",
     "build_info",
     "ensure_future",
     "gather",

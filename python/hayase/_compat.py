@@ -74,3 +74,14 @@ def remember_lines(filename: str, text: str) -> None:
     """Let tracebacks show the lines of a program that has no file, where the interpreter itself does: 3.13 and newer."""
     if sys.version_info >= (3, 13):
         linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
+
+
+# 3.13 has queues that can be shut down.
+if sys.version_info >= (3, 13):
+    from asyncio import QueueShutDown as QueueShutDown
+else:
+
+    class QueueShutDown(Exception):
+        """Raised when putting on to or getting from a queue that was shut down."""
+
+        __module__ = "hayase.queues"

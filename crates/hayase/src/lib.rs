@@ -5,6 +5,7 @@ mod interop;
 #[allow(unsafe_code)]
 mod raw;
 mod runtime;
+mod sync;
 mod tasks;
 mod transports;
 
@@ -30,6 +31,8 @@ mod _core {
         tasks::handle::init(py, module)?;
         tasks::init(py, module)?;
         module.add_class::<runtime::coroutine::NativeCoroutine>()?;
+        runtime::operation::init(py, module)?;
+        sync::init(py, module)?;
         transports::init(module)?;
         event_loop::init(py, module)
     }

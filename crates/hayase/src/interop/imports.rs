@@ -48,6 +48,14 @@ imports! {
     future_base = "_asyncio"."Future";
     task_base = "_asyncio"."Task";
     current_tasks = "_asyncio"."_current_tasks";
+    running_loop = "_asyncio"."_get_running_loop";
+    deque = "collections"."deque";
+    heappush = "_heapq"."heappush";
+    heappop = "_heapq"."heappop";
+    queue_empty = "asyncio.queues"."QueueEmpty";
+    queue_full = "asyncio.queues"."QueueFull";
+    /// asyncio's, or before 3.13 one of ours.
+    queue_shut_down = "hayase.queues"."QueueShutDown";
     enter_task = "_asyncio"."_enter_task";
     leave_task = "_asyncio"."_leave_task";
     swap_current_task = "_asyncio"."_swap_current_task";

@@ -63,6 +63,18 @@ impl<T> GilCell<T> {
         f(unsafe { &mut *self.value.get() })
     }
 
+    /// For `tp_clear` only, which the interpreter calls with the GIL held: the value, to be dropped by the caller.
+    pub(crate) fn take_to_clear(&self) -> Option<T>
+    where
+        T: Default,
+    {
+        if self.open.get() {
+            return None;
+        }
+        // SAFETY: nobody has it open, and a move runs no Python code.
+        Some(std::mem::take(unsafe { &mut *self.value.get() }))
+    }
+
     /// For the garbage collector's traverse only, which may run inside any allocation: `None` while the cell is open.
     pub(crate) fn peek<R>(&self, f: impl FnOnce(&T) -> R) -> Option<R> {
         if self.open.get() {

@@ -4,7 +4,8 @@
 //! about it: where the value lies, when it is written, visited, cleared, dropped and reused.
 //!
 //! Must stay true
-//! - A `Ref<T>` points to an instance of exactly the class of `T` (no subclasses: the types are final).
+//! - A `Ref<T>` points to an instance of exactly the class of `T`, or of a subclass where `T` allows them
+//!   ([`Data::SUBCLASSABLE`]); the value lies at the same place in both, because such types have `object` as their base.
 //! - The value is written before anybody else sees the object, and dropped once, in `dealloc`.
 //! - An object goes to the freelist only if it was never finalized: a reused one would never get `__del__` again.
 
@@ -40,6 +41,9 @@ pub(crate) trait Data: Sized + 'static {
     fn wants_finalizer(&self) -> bool {
         false
     }
+    /// Where in the value its [`super::attributes::Attributes`] lie, for a class that programs may subclass; `None` for a
+    /// final one.
+    const SUBCLASSABLE: Option<usize> = None;
     /// Whether [`Data::unlink`] does anything.
     const UNLINK: bool = false;
     /// Last act before the value is dropped: unlink what others know of this object by address. Keeps no reference.
@@ -138,6 +142,25 @@ impl<T: Data> Class<T> {
         // SAFETY: a new reference to an instance of this class.
         Ok(Ref(unsafe { Obj::from_owned(this)? }, PhantomData))
     }
+
+    /// A new instance of `class`, which is this class or a subclass (`tp_new` is called with no other).
+    pub(super) fn make_as(&self, py: Python<'_>, class: *mut ffi::PyTypeObject, data: T) -> RawResult<Ref<T>> {
+        if class == self.type_ptr() {
+            return self.make(py, data);
+        }
+        assert!(T::SUBCLASSABLE.is_some(), "a subclass of a final type");
+        // SAFETY: as in `make`; a subclass may add fields behind the value, and its own way to allocate.
+        unsafe {
+            let allocate = (*class).tp_alloc.unwrap_or(ffi::PyType_GenericAlloc);
+            let this = allocate(class, 0);
+            if this.is_null() {
+                drop(data);
+                return Err(super::Raised);
+            }
+            self.data(this).write(data);
+            Ok(Ref(Obj::from_owned(this)?, PhantomData))
+        }
+    }
 }
 
 /// One owned reference to an instance of the class of `T`.
@@ -165,6 +188,24 @@ impl<T: Data> Ref<T> {
         } else {
             None
         }
+    }
+
+    /// As [`Ref::view_obj`], for instances of subclasses too.
+    #[inline]
+    pub(crate) fn view_instance(object: &Obj) -> Option<&Ref<T>> {
+        let class = T::class().type_ptr();
+        // SAFETY: a live object; the class, or a subclass of one that allows them, has the value at the same place.
+        unsafe {
+            let is_instance = object.type_ptr() == class
+                || (T::SUBCLASSABLE.is_some() && ffi::PyType_IsSubtype(object.type_ptr(), class) != 0);
+            is_instance.then(|| &*std::ptr::from_ref(object).cast::<Ref<T>>())
+        }
+    }
+
+    /// Whether this is an instance of the class itself, of no subclass.
+    #[inline]
+    pub(crate) fn is_exact(&self) -> bool {
+        self.0.type_ptr() == T::class().type_ptr()
     }
 
     #[inline]
@@ -387,10 +428,13 @@ pub(crate) unsafe extern "C" fn dealloc_with_base<T: Data>(this: *mut ffi::PyObj
 /// The last act of a dealloc: untracked, nothing outside the value is left to release.
 #[inline]
 unsafe fn release<T: Data>(py: Python<'_>, class: &Class<T>, this: *mut ffi::PyObject) {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's promise. For an instance of a subclass the interpreter's own dealloc has released what the
+    // subclass added, and leaves the reference to the type to the dealloc of a base that is a heap type: this one.
     unsafe {
+        let type_object = ffi::Py_TYPE(this);
         class.data(this).drop_in_place();
         let reusable = T::FREELIST > 0
+            && type_object == class.type_ptr()
             && ffi::PyObject_GC_IsFinalized(this) == 0
             && class.free.with(py, |free| {
                 let room = free.len() < T::FREELIST;
@@ -402,6 +446,6 @@ unsafe fn release<T: Data>(py: Python<'_>, class: &Class<T>, this: *mut ffi::PyO
         if !reusable {
             ffi::PyObject_GC_Del(this.cast());
         }
-        ffi::Py_DECREF(class.type_ptr().cast());
+        ffi::Py_DECREF(type_object.cast());
     }
 }

@@ -37,6 +37,15 @@ pub(crate) fn send(_py: Python<'_>, iterator: &Obj, value: &Obj) -> RawResult<St
     }
 }
 
+/// As [`throw`], with exceptions as objects.
+pub(crate) fn throw_instance(py: Python<'_>, iterator: &Obj, error: Obj) -> Result<Step, Obj> {
+    match super::coroutine::throw(py, iterator, &error) {
+        super::coroutine::Sent::Yielded(value) => Ok(Step::Yielded(value)),
+        super::coroutine::Sent::Returned(value) => Ok(Step::Returned(value)),
+        super::coroutine::Sent::Raised(raised) => Err(super::exception::fetch(py, raised)),
+    }
+}
+
 pub(crate) fn throw(py: Python<'_>, iterator: &Obj, err: PyErr) -> PyResult<Step> {
     let value = Obj::from_bound(err.into_value(py).into_bound(py));
     match call::method(py, iterator, &THROW, &[&value]) {

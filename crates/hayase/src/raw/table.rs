@@ -12,6 +12,8 @@ use pyo3::prelude::*;
 use pyo3::pyclass::CompareOp;
 use pyo3::{PyErr, ffi};
 
+use super::attributes::Attributes;
+use super::call::Name;
 use super::fastcall::Args;
 use super::instance::{self, Class, Data, Ref};
 use super::obj::Obj;
@@ -56,9 +58,14 @@ function!(Next, (), Option<Obj>);
 function!(Send, (&Obj), Step);
 
 impl<T: Data> Table<T> {
-    /// `base` is null for `object`. The type is final: no `BASETYPE`.
+    /// `base` is null for `object`. The type is final (no `BASETYPE`) unless [`Data::SUBCLASSABLE`] says otherwise.
     pub(crate) fn new(name: &'static CStr, doc: &'static CStr, base: *mut ffi::PyTypeObject, flags: u64) -> Table<T> {
-        let flags = ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_HAVE_GC | ffi::Py_TPFLAGS_IMMUTABLETYPE | flags;
+        let kind = match T::SUBCLASSABLE {
+            // What programs subclass they may also patch.
+            Some(_) => ffi::Py_TPFLAGS_BASETYPE,
+            None => ffi::Py_TPFLAGS_IMMUTABLETYPE,
+        };
+        let flags = ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_HAVE_GC | kind | flags;
         let mut builder = TypeBuilder::new(name, Class::<T>::basic_size(base), flags)
             .slot(ffi::Py_tp_doc, doc.as_ptr().cast_mut().cast())
             .slot(ffi::Py_tp_clear, instance::clear::<T> as *mut _);
@@ -74,12 +81,57 @@ impl<T: Data> Table<T> {
         if T::FINALIZE {
             builder = builder.slot(ffi::Py_tp_finalize, instance::finalize::<T> as *mut _);
         }
+        if let Some(attributes) = T::SUBCLASSABLE {
+            assert!(base.is_null(), "subclassable types have `object` as their base");
+            let start = Class::<T>::offset_on(base) + attributes;
+            builder = builder
+                .offset_member(c"__dictoffset__", start + Attributes::DICT)
+                .offset_member(c"__weaklistoffset__", start + Attributes::WEAK_REFERENCES)
+                .getset(c"__dict__", ffi::PyObject_GenericGetDict, Some(ffi::PyObject_GenericSetDict));
+        }
         Table { builder, _data: PhantomData }
+    }
+
+    /// A type derived from the class of `T`, which is built already: same value, other methods.
+    pub(crate) fn derived(name: &'static CStr, doc: &'static CStr) -> Table<T> {
+        assert!(T::SUBCLASSABLE.is_some(), "a subclass of a final type");
+        let base = T::class().type_ptr();
+        // SAFETY: a ready type.
+        let size = unsafe { (*base).tp_basicsize } as usize;
+        let flags = ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_HAVE_GC | ffi::Py_TPFLAGS_BASETYPE;
+        let builder = TypeBuilder::new(name, size, flags)
+            .slot(ffi::Py_tp_doc, doc.as_ptr().cast_mut().cast())
+            .slot(ffi::Py_tp_clear, instance::clear::<T> as *mut _)
+            .slot(ffi::Py_tp_traverse, instance::traverse::<T> as *mut _)
+            .slot(ffi::Py_tp_dealloc, instance::dealloc::<T> as *mut _);
+        Table { builder, _data: PhantomData }
+    }
+
+    /// Makes a [`Table::derived`] type.
+    pub(crate) fn build_derived(self) -> RawResult<Obj> {
+        let made = self.builder.build(T::class().type_ptr())?;
+        use_short_name(&made)?;
+        Ok(made)
+    }
+
+    /// `Class[item]` for annotations.
+    pub(crate) fn class_getitem(self) -> Self {
+        self.map(|builder| {
+            builder.method(
+                c"__class_getitem__",
+                c"For annotations: the class with the type of its items.",
+                ffi::METH_O | ffi::METH_CLASS,
+                ffi::PyMethodDefPointer { PyCFunction: ffi::Py_GenericAlias },
+            )
+        })
     }
 
     /// Makes the type and remembers it as the class of `T`.
     pub(crate) fn build(self, base: *mut ffi::PyTypeObject) -> RawResult<()> {
         let made = self.builder.build(base)?;
+        if T::SUBCLASSABLE.is_some() {
+            use_short_name(&made)?;
+        }
         T::class().set(made, base);
         Ok(())
     }
@@ -108,6 +160,10 @@ impl<T: Data> Table<T> {
     /// Deleting the attribute is an `AttributeError`.
     pub(crate) fn get_set<F: NoArgs<T>, G: Setter<T>>(self, name: &'static CStr, _get: F, _set: G) -> Self {
         self.map(|builder| builder.getset(name, getter::<T, F>, Some(setter::<T, G>)))
+    }
+
+    pub(crate) fn str<F: NoArgs<T>>(self, _f: F) -> Self {
+        self.map(|builder| builder.slot(ffi::Py_tp_str, unary::<T, F> as *mut _))
     }
 
     pub(crate) fn repr<F: NoArgs<T>>(self, _f: F) -> Self {
@@ -164,11 +220,25 @@ impl<T: Data> Table<T> {
     }
 }
 
+/// The interpreter's own messages name a class of C as `module.Class` and one of Python as `Class`; what programs
+/// subclass is named like the latter.
+fn use_short_name(made: &Obj) -> RawResult<()> {
+    static NAME: Name = Name::new(c"__name__");
+    // SAFETY: a type, whose `__name__` may be set because it is a mutable heap type; called with the GIL held.
+    unsafe {
+        let name = Obj::from_owned(ffi::PyObject_GetAttr(made.as_ptr(), NAME.as_ptr()))?;
+        match ffi::PyObject_SetAttr(made.as_ptr(), NAME.as_ptr(), name.as_ptr()) {
+            0 => Ok(()),
+            _ => Err(Raised),
+        }
+    }
+}
+
 unsafe extern "C" fn noargs<T: Data, F: NoArgs<T>>(
     this: *mut ffi::PyObject,
     _: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: the descriptor checked the class, which is final; `self` is alive during the call.
+    // SAFETY: the descriptor checked the class (see `Ref`); `self` is alive during the call.
     entry(|py| conjure::<F>()(py, unsafe { Ref::<T>::view(&this) }))
 }
 
@@ -276,11 +346,11 @@ unsafe extern "C" fn send<T: Data, F: Send<T>>(
 }
 
 unsafe extern "C" fn new<T: Data + Default>(
-    _class: *mut ffi::PyTypeObject,
+    class: *mut ffi::PyTypeObject,
     _args: *mut ffi::PyObject,
     _keywords: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    entry(|py| Ok(T::class().make(py, T::default())?.into_obj()))
+    entry(|py| Ok(T::class().make_as(py, class, T::default())?.into_obj()))
 }
 
 unsafe extern "C" fn init<T: Data, F: Init<T>>(
@@ -305,4 +375,31 @@ pub(super) fn bound_onearg<T: Data, F: OneArg<T>>() -> ffi::PyCFunction {
 /// As [`bound_onearg`].
 pub(super) fn bound_noargs<T: Data, F: NoArgs<T>>() -> ffi::PyCFunction {
     noargs::<T, F>
+}
+
+/// A type made with [`Table::derived`], to recognise its instances by.
+pub(crate) struct Derived(std::sync::atomic::AtomicPtr<ffi::PyTypeObject>);
+
+impl Derived {
+    pub(crate) const fn new() -> Derived {
+        Derived(std::sync::atomic::AtomicPtr::new(std::ptr::null_mut()))
+    }
+
+    /// Once, at import; the type is kept for ever.
+    pub(crate) fn set(&self, made: &Obj) {
+        self.0.store(made.clone().into_ptr().cast(), std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// The type; `None` until it is made.
+    pub(crate) fn type_obj(&self) -> Option<Obj> {
+        let made = self.0.load(std::sync::atomic::Ordering::Relaxed);
+        // SAFETY: null, or a type that is kept for ever.
+        (!made.is_null()).then(|| unsafe { Obj::from_borrowed(made.cast()) })
+    }
+
+    /// Whether this very type is the type of `object`.
+    #[inline]
+    pub(crate) fn is(&self, object: &Obj) -> bool {
+        object.type_ptr() == self.0.load(std::sync::atomic::Ordering::Relaxed)
+    }
 }

@@ -8,6 +8,7 @@
 //! - A descriptor is registered with the driver exactly while its slot exists and wants something; see `slots.rs`.
 
 pub(crate) mod coroutine;
+pub(crate) mod operation;
 pub(crate) mod slots;
 
 use std::io;

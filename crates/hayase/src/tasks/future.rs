@@ -374,14 +374,20 @@ impl Core {
         }
     }
 
-    fn get_result(&self, py: Python<'_>) -> RawResult<Obj> {
-        if !self.is_initialised() {
-            return Err(invalid_state(py, "Future object is not initialized."));
-        }
+    /// `result()` of an initialised future.
+    #[inline]
+    pub(super) fn result(&self, py: Python<'_>) -> RawResult<Obj> {
         match self.outcome(py)? {
             Outcome::Value(value) => Ok(value),
             Outcome::Error(error) => Err(exception::raise(py, &error)),
         }
+    }
+
+    fn get_result(&self, py: Python<'_>) -> RawResult<Obj> {
+        if !self.is_initialised() {
+            return Err(invalid_state(py, "Future object is not initialized."));
+        }
+        self.result(py)
     }
 
     /// The kept `CancelledError`, once; else a new one with the message.
@@ -920,10 +926,16 @@ fn iterator_step(py: Python<'_>, this: &Ref<IteratorData>) -> RawResult<Step> {
             core.blocking.set(true);
             return Ok(Step::Yield(future));
         }
-        return Err(Raised::from_err(py, PyRuntimeError::new_err("await wasn't used with future")));
+        return Err(exception::restore(py, not_awaited(py)));
     }
     this.future.set(None);
     core.get_result(py).map(Step::Return)
+}
+
+/// Somebody sent into an `await` although the future is not done.
+#[cold]
+pub(super) fn not_awaited(py: Python<'_>) -> Obj {
+    Obj::from_bound(PyRuntimeError::new_err("await wasn't used with future").into_value(py).into_bound(py))
 }
 
 fn iterator_next(py: Python<'_>, this: &Ref<IteratorData>) -> RawResult<Option<Obj>> {
@@ -953,7 +965,8 @@ fn iterator_throw(py: Python<'_>, this: &Ref<IteratorData>, args: &Args<'_>) -> 
     Err(exception::restore(py, error))
 }
 
-fn thrown(py: Python<'_>, args: &Args<'_>) -> PyResult<Obj> {
+/// The exception that `throw(...)` was called with.
+pub(crate) fn thrown(py: Python<'_>, args: &Args<'_>) -> PyResult<Obj> {
     let Some(kind) = args.get(0) else {
         return Err(PyTypeError::new_err("throw expected at least 1 argument, got 0"));
     };

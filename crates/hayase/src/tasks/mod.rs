@@ -10,6 +10,7 @@ pub(crate) mod scheduler;
 pub(crate) mod step;
 pub(crate) mod task;
 pub(crate) mod thread_safe_handle;
+pub(crate) mod wait;
 
 use pyo3::prelude::*;
 use pyo3::types::PyModule;

@@ -1,0 +1,40 @@
+//! The instance dict and the list of weak references of our classes that programs subclass.
+//!
+//! Both are words of the value which the interpreter finds by their offset (`__dictoffset__`, `__weaklistoffset__`) and
+//! fills on demand. A lock whose program never gives it an attribute has no dict.
+
+use std::mem::offset_of;
+
+use pyo3::ffi;
+
+use super::cell::{GilValue, ObjCell};
+use super::instance::Visitor;
+
+#[repr(C)]
+pub(crate) struct Attributes {
+    dict: ObjCell,
+    weak_references: GilValue<*mut ffi::PyObject>,
+}
+
+impl Attributes {
+    pub(super) const DICT: usize = offset_of!(Attributes, dict);
+    pub(super) const WEAK_REFERENCES: usize = offset_of!(Attributes, weak_references);
+
+    pub(crate) const fn empty() -> Attributes {
+        Attributes { dict: ObjCell::empty(), weak_references: GilValue::new(std::ptr::null_mut()) }
+    }
+
+    /// Whether anybody gave the instance an attribute of its own, which may be a method.
+    #[inline]
+    pub(crate) fn has_dict(&self) -> bool {
+        self.dict.is_some()
+    }
+
+    pub(crate) fn visit(&self, visitor: &mut Visitor<'_>) {
+        visitor.cell(&self.dict);
+    }
+
+    pub(crate) fn clear(&self) {
+        self.dict.set(None);
+    }
+}

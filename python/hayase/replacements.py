@@ -1,0 +1,27 @@
+"""Which names of asyncio are ours, module by module: what `install()` puts in place and `uninstall()` takes back.
+
+A name is replaced in the submodule where it is defined, in `asyncio` itself, and in the other submodules that imported it
+from there. Programs that say `from asyncio import Queue` before `install()` keep what they imported.
+"""
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+from . import locks, queues, tasks
+
+_NAMES: list[tuple[str, ModuleType, list[str]]] = [
+    ("locks", locks, ["BoundedSemaphore", "Event", "Lock", "Semaphore"]),
+    ("queues", queues, ["LifoQueue", "PriorityQueue", "Queue"]),
+    ("tasks", tasks, ["wait"]),
+]
+
+
+def replacements() -> Iterator[tuple[ModuleType, str, Any]]:
+    """Where a name is looked up, the name, and what is ours."""
+    for submodule, ours, names in _NAMES:
+        for name in names:
+            yield asyncio, name, getattr(ours, name)
+            yield sys.modules[f"asyncio.{submodule}"], name, getattr(ours, name)
