@@ -24,7 +24,11 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
     """How `asyncio.Runner` makes the loop. An ImportError says that the contender is not installed."""
     if name == "asyncio":
         return asyncio.SelectorEventLoop
-    factory: Callable[[], asyncio.AbstractEventLoop] = importlib.import_module(name).new_event_loop
+    module = importlib.import_module(name)
+    if name == OURS:
+        # As under `python -m hayase`: asyncio's streams and all that stands beside the loop are ours too.
+        module.install()
+    factory: Callable[[], asyncio.AbstractEventLoop] = module.new_event_loop
     return factory
 
 

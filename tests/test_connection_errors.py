@@ -295,9 +295,7 @@ def test_a_local_address_is_bound_before_a_replaced_sock_connect_is_called(with_
 
     loop = with_sock_connect(sock_connect)
     with pytest.raises(OSError, match=r"^from 127\.0\.0\.8$"):
-        loop.run_until_complete(
-            loop.create_connection(asyncio.Protocol, "127.0.0.1", 80, local_addr=("127.0.0.8", 0))
-        )
+        loop.run_until_complete(loop.create_connection(asyncio.Protocol, "127.0.0.1", 80, local_addr=("127.0.0.8", 0)))
 
 
 def test_sock_connect_looks_up_what_is_no_address_by_the_loops_getaddrinfo(loop):

@@ -21,6 +21,15 @@ from .locks import BoundedSemaphore, Event, Lock, Semaphore
 from .policy import EventLoopPolicy, get_event_loop
 from .queues import LifoQueue, PriorityQueue, Queue, QueueShutDown
 from .runners import Runner, run
+from .streams import (
+    StreamReader,
+    StreamReaderProtocol,
+    StreamWriter,
+    open_connection,
+    open_unix_connection,
+    start_server,
+    start_unix_server,
+)
 from .tasks import ensure_future, gather, shield, wait
 
 # `Future` and `Task` are asyncio's. What hayase's loop makes are private subclasses of them: a public Future of our own
@@ -40,14 +49,21 @@ __all__ = [
     "QueueShutDown",
     "Runner",
     "Semaphore",
+    "StreamReader",
+    "StreamReaderProtocol",
+    "StreamWriter",
     "build_info",
     "ensure_future",
     "gather",
     "get_event_loop",
     "install",
     "new_event_loop",
+    "open_connection",
+    "open_unix_connection",
     "run",
     "shield",
+    "start_server",
+    "start_unix_server",
     "uninstall",
     "wait",
 ]

@@ -4,19 +4,14 @@ Importing hayase changes nothing in asyncio; this is the only file that does. Wh
 back only what is still its own, so that whoever replaced something later is not undone.
 """
 
-import asyncio
-from asyncio import tasks as asyncio_tasks
 from types import ModuleType
 from typing import Any
 
-from . import _compat, tasks
+from . import _compat
 from .policy import EventLoopPolicy
+from .replacements import replacements
 
-# Functions of asyncio that hayase does differently: where each is looked up, and hayase's.
-_REPLACED: list[tuple[ModuleType, str, Any]] = [
-    (asyncio, "wait", tasks.wait),
-    (asyncio_tasks, "wait", tasks.wait),
-]
+_REPLACED: list[tuple[ModuleType, str, Any]] = list(replacements())
 
 _policy: EventLoopPolicy | None = None
 _previous_policy: Any = None

@@ -10,11 +10,24 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
-from . import locks, queues, tasks
+from . import locks, queues, streams, tasks
 
 _NAMES: list[tuple[str, ModuleType, list[str]]] = [
     ("locks", locks, ["BoundedSemaphore", "Event", "Lock", "Semaphore"]),
     ("queues", queues, ["LifoQueue", "PriorityQueue", "Queue"]),
+    (
+        "streams",
+        streams,
+        [
+            "StreamReader",
+            "StreamReaderProtocol",
+            "StreamWriter",
+            "open_connection",
+            "open_unix_connection",
+            "start_server",
+            "start_unix_server",
+        ],
+    ),
     ("tasks", tasks, ["wait"]),
 ]
 

@@ -267,7 +267,13 @@ def _row(report: FileReport) -> str:
     if report.absent:
         return f"{report.file.ljust(26)}  {report.absent}"
     expected = report.expected
-    counts = (report.passed, report.apart, len(report.failed), report.skipped.total(), *(expected[section] for section in SECTIONS))
+    counts = (
+        report.passed,
+        report.apart,
+        len(report.failed),
+        report.skipped.total(),
+        *(expected[section] for section in SECTIONS),
+    )
     return " ".join([report.file.ljust(26), *(str(count).rjust(8) for count in counts), f"{report.seconds:8.1f}"])
 
 

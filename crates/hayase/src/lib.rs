@@ -5,6 +5,7 @@ mod interop;
 #[allow(unsafe_code)]
 mod raw;
 mod runtime;
+mod streams;
 mod sync;
 mod tasks;
 mod transports;
@@ -34,6 +35,7 @@ mod _core {
         runtime::operation::init(py, module)?;
         sync::init(py, module)?;
         transports::init(module)?;
+        streams::init(module)?;
         event_loop::init(py, module)
     }
 }

@@ -39,6 +39,8 @@ imports! {
     make_lock = "threading"."Lock";
     weak_set = "weakref"."WeakSet";
     cancelled_error = "asyncio.exceptions"."CancelledError";
+    incomplete_read_error = "asyncio.exceptions"."IncompleteReadError";
+    limit_overrun_error = "asyncio.exceptions"."LimitOverrunError";
     invalid_state_error = "asyncio.exceptions"."InvalidStateError";
     traceback_extract_stack = "traceback"."extract_stack";
     future_repr = "asyncio.base_futures"."_future_repr";

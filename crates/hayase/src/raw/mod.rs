@@ -34,6 +34,7 @@ pub(crate) mod mirror;
 pub(crate) mod obj;
 pub(crate) mod table;
 pub(crate) mod typespec;
+pub(crate) mod weak;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

@@ -21,6 +21,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyModule;
 
 use crate::raw::RawResult;
+use crate::raw::call::{self, Name};
 use crate::raw::obj::Obj;
 
 /// The protocol has to be told that it is connected; then reading begins.
@@ -52,6 +53,26 @@ fn close_other_with_the_loop(object: &Bound<'_, PyAny>) {
         child.get().close(object.py());
     }
     pipe::leave_the_loop(object);
+}
+
+/// `transport.write(data)` of any transport.
+#[inline]
+pub(crate) fn write(py: Python<'_>, transport: &Obj, data: Obj) -> RawResult<()> {
+    static WRITE: Name = Name::new(c"write");
+    match transport.borrow(py).cast::<stream::StreamTransport>() {
+        Ok(transport) => write::write(&transport, data),
+        Err(_) => call::method(py, transport, &WRITE, &[&data]).map(drop),
+    }
+}
+
+/// `transport.is_closing()` of any transport.
+#[inline]
+pub(crate) fn is_closing(py: Python<'_>, transport: &Obj) -> RawResult<bool> {
+    static IS_CLOSING: Name = Name::new(c"is_closing");
+    match transport.borrow(py).cast::<stream::StreamTransport>() {
+        Ok(transport) => Ok(transport.get().is_closing_or_closed()),
+        Err(_) => call::is_true(py, &call::method(py, transport, &IS_CLOSING, &[])?),
+    }
 }
 
 pub(crate) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -9,9 +9,8 @@ use std::io;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 
-use super::receiver::Receiver;
+use super::receiver::{Native, Receiver};
 use super::stream::{self, StreamTransport};
-use super::tls;
 use crate::interop::{errors, log};
 use crate::raw::bytes::{self, Bytes};
 use crate::raw::call::{self, Name};
@@ -41,7 +40,7 @@ pub(super) fn read_ready(this: &Bound<'_, StreamTransport>) -> RawResult<()> {
     match transport.receiver.get() {
         Receiver::Protocol => read_bytes(py, this, &protocol),
         Receiver::Buffered => read_into(this, &protocol),
-        Receiver::Tls => read_native(this, &protocol),
+        Receiver::Native(native) => read_native(this, &protocol, native),
     }
 }
 
@@ -131,7 +130,7 @@ fn read_into(this: &Bound<'_, StreamTransport>, protocol: &Obj) -> RawResult<()>
 }
 
 /// A receiver of ours: a slice of the receive buffer, which is out of its place meanwhile because anything may run.
-fn read_native(this: &Bound<'_, StreamTransport>, protocol: &Obj) -> RawResult<()> {
+fn read_native(this: &Bound<'_, StreamTransport>, protocol: &Obj, native: &Native) -> RawResult<()> {
     let py = this.py();
     let transport = this.get();
     let runtime = &transport.runtime;
@@ -143,12 +142,10 @@ fn read_native(this: &Bound<'_, StreamTransport>, protocol: &Obj) -> RawResult<(
     let outcome = match runtime.driver.recv(transport.fd, &mut scratch) {
         Ok(0) => end_of_stream(this, protocol),
         Ok(count) => {
-            let received = transport.in_context(py, || {
-                let layer = protocol.borrow(py);
-                let layer = layer.cast::<tls::protocol::TlsProtocol>().expect("the receiver says that it is one");
-                tls::protocol::data_received(&layer, &scratch[..count])
-            });
-            received.or_else(|raised| failed(this, raised, "Fatal error: protocol.buffer_updated() call failed."))
+            let received = transport.in_context(py, || (native.data_received)(py, protocol, &scratch[..count]));
+            received.or_else(|raised| {
+                failed(this, raised, &format!("Fatal error: protocol.{}() call failed.", native.callback))
+            })
         }
         Err(error) => read_failed(this, &error),
     };

@@ -1,33 +1,52 @@
-//! Who receives what a stream transport reads: a protocol of the program's, or native code of ours.
+//! Who receives what a transport reads: a protocol of the program's, or native code of ours.
 //!
-//! Decided once, when the protocol is set, by its exact type. A native receiver gets the data as a slice of the loop's
-//! receive buffer, without a `bytes` and without a Python call; everything that is rare (`connection_made`,
-//! `eof_received`, `pause_writing`, `connection_lost`) reaches it by name, as any protocol.
+//! Decided once, when the protocol is set, by its type. A native receiver gets the data as a slice, without a `bytes`
+//! and without a Python call; everything that is rare (`connection_made`, `eof_received`, `pause_writing`,
+//! `connection_lost`) reaches it by name, as any protocol.
+
+use std::sync::OnceLock;
 
 use pyo3::prelude::*;
 
-use super::tls::protocol::TlsProtocol;
+use super::tls;
 use crate::interop::imports;
+use crate::raw::RawResult;
+use crate::raw::obj::Obj;
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy)]
 pub(crate) enum Receiver {
     /// `data_received`.
     Protocol,
     /// A `BufferedProtocol`: `get_buffer`, `buffer_updated`.
     Buffered,
-    /// Our TLS layer.
-    Tls,
+    Native(&'static Native),
+}
+
+/// A protocol of ours that takes its data natively.
+pub(crate) struct Native {
+    /// Whether this is such a protocol, and nobody has put a `data_received` of their own in the way.
+    pub(crate) recognises: fn(&Bound<'_, PyAny>) -> bool,
+    pub(crate) data_received: fn(Python<'_>, &Obj, &[u8]) -> RawResult<()>,
+    /// The callback that asyncio's report of an error names.
+    pub(crate) callback: &'static str,
+}
+
+/// The receiver above the transports: what streams are made of.
+static STREAMS: OnceLock<&'static Native> = OnceLock::new();
+
+/// Told once, at import, by the streams (which transports must not know).
+pub(crate) fn set_streams(native: &'static Native) {
+    let _ = STREAMS.set(native);
 }
 
 impl Receiver {
     pub(crate) fn of(protocol: &Bound<'_, PyAny>) -> PyResult<Receiver> {
-        if protocol.is_exact_instance_of::<TlsProtocol>() {
-            return Ok(Receiver::Tls);
+        for native in STREAMS.get().copied().into_iter().chain([&tls::RECEIVER]) {
+            if (native.recognises)(protocol) {
+                return Ok(Receiver::Native(native));
+            }
         }
-        Ok(if is_buffered(protocol)? { Receiver::Buffered } else { Receiver::Protocol })
+        let buffered = protocol.is_instance(imports::buffered_protocol_class(protocol.py())?)?;
+        Ok(if buffered { Receiver::Buffered } else { Receiver::Protocol })
     }
-}
-
-pub(crate) fn is_buffered(protocol: &Bound<'_, PyAny>) -> PyResult<bool> {
-    protocol.is_instance(imports::buffered_protocol_class(protocol.py())?)
 }

@@ -255,6 +255,11 @@ pub(super) fn connection_lost(this: &Bound<'_, StreamTransport>) -> RawResult<()
 
 impl StreamTransport {
     #[inline]
+    pub(super) fn is_closing_or_closed(&self) -> bool {
+        self.closing.get()
+    }
+
+    #[inline]
     pub(super) fn wants_to_read(&self) -> bool {
         self.started.get() && !self.paused.get() && !self.closing.get() && !self.eof_received.get()
     }

@@ -13,6 +13,7 @@ use crate::raw::call::{self, Name};
 use crate::raw::cell::GilCell;
 use crate::raw::obj::Obj;
 use crate::raw::{RawResult, to_py, to_raw};
+use crate::transports::receiver::{Native, Receiver};
 
 static DATA_RECEIVED: Name = Name::new(c"data_received");
 static GET_BUFFER: Name = Name::new(c"get_buffer");
@@ -42,17 +43,17 @@ pub(super) fn read(this: &Bound<'_, TlsProtocol>) -> RawResult<()> {
 fn read_and_answer(this: &Bound<'_, TlsProtocol>) -> RawResult<()> {
     let layer = this.get();
     if !layer.reading_paused.get() {
-        if layer.app_is_buffered.get() {
-            read_into_protocol(this)?
-        } else {
-            read_bytes(this)?
+        match layer.app_receiver.get() {
+            Receiver::Protocol => read_bytes(this, None)?,
+            Receiver::Native(native) => read_bytes(this, Some(native))?,
+            Receiver::Buffered => read_into_protocol(this)?,
         }
         outgoing::write_backlog(this)?;
     }
     control_reading_below(this)
 }
 
-fn read_bytes(this: &Bound<'_, TlsProtocol>) -> RawResult<()> {
+fn read_bytes(this: &Bound<'_, TlsProtocol>, native: Option<&Native>) -> RawResult<()> {
     let py = this.py();
     let layer = this.get();
     let mut plaintext = PLAINTEXT.with(py, std::mem::take);
@@ -64,16 +65,20 @@ fn read_bytes(this: &Bound<'_, TlsProtocol>) -> RawResult<()> {
             other => break to_py(py, other),
         }
     };
-    let data = if plaintext.is_empty() { None } else { Some(Bytes::copy(py, &plaintext)) };
+    // What came whole before an error is the program's.
+    let received = match layer.app_protocol.get() {
+        Some(protocol) if !plaintext.is_empty() => match native {
+            Some(native) => (native.data_received)(py, &protocol, &plaintext),
+            None => Bytes::copy(py, &plaintext)
+                .and_then(|data| call::method(py, &protocol, &DATA_RECEIVED, &[data.as_obj()]))
+                .map(drop),
+        },
+        Some(_) | None => Ok(()),
+    };
     if plaintext.capacity() <= KEPT_BYTES_MAX {
         drop(PLAINTEXT.with(py, |place| std::mem::replace(place, plaintext)));
     }
-    if let Some(data) = data
-        && let Some(protocol) = layer.app_protocol.get()
-    {
-        // What came whole before an error is the program's.
-        call::method(py, &protocol, &DATA_RECEIVED, &[data?.as_obj()])?;
-    }
+    received?;
     if to_raw(py, end)? == Received::CloseNotify {
         handshake::call_eof_received(this)?;
         handshake::start_shutdown(this)?;

@@ -20,6 +20,19 @@ pub(crate) mod transport;
 use pyo3::prelude::*;
 use pyo3::types::PyModule;
 
+use super::receiver::Native;
+
+/// The layer, as what a transport below it feeds.
+pub(super) static RECEIVER: Native = Native {
+    recognises: |protocol| protocol.is_exact_instance_of::<protocol::TlsProtocol>(),
+    data_received: |py, layer, data| {
+        let layer = layer.borrow(py);
+        let layer = layer.cast::<protocol::TlsProtocol>().expect("the receiver says that it is one");
+        protocol::data_received(&layer, data)
+    },
+    callback: "buffer_updated",
+};
+
 pub(crate) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<protocol::TlsProtocol>()?;
     module.add_class::<transport::TlsTransport>()?;

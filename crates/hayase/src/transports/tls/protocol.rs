@@ -25,8 +25,9 @@ use crate::raw::instance::Visitor;
 use crate::raw::obj::Obj;
 use crate::raw::{Raised, RawResult, to_py, to_raw};
 use crate::runtime::RuntimeRef;
+use crate::transports::receiver::Receiver;
 use crate::transports::stream::{self, StreamTransport};
-use crate::transports::{receiver, write};
+use crate::transports::write;
 
 static FORCE_CLOSE: Name = Name::new(c"_force_close");
 static ABORT: Name = Name::new(c"abort");
@@ -81,7 +82,7 @@ pub(crate) struct TlsProtocol {
     context: ObjCell,
     server_side: bool,
     pub(super) app_protocol: ObjCell,
-    pub(super) app_is_buffered: GilValue<bool>,
+    pub(super) app_receiver: GilValue<Receiver>,
     pub(crate) app_transport: ObjCell,
     /// The transport below.
     pub(super) below: ObjCell,
@@ -159,7 +160,7 @@ pub(crate) fn make<'py>(
             context: ObjCell::new(Some(Obj::from_bound(context))),
             server_side: parts.server_side,
             app_protocol: ObjCell::new(Some(Obj::from_any(parts.app_protocol))),
-            app_is_buffered: GilValue::new(receiver::is_buffered(parts.app_protocol)?),
+            app_receiver: GilValue::new(Receiver::of(parts.app_protocol)?),
             app_transport: ObjCell::empty(),
             below: ObjCell::empty(),
             below_is_native: GilValue::new(false),
@@ -403,7 +404,7 @@ impl TlsProtocol {
     }
 
     pub(super) fn set_app_protocol(&self, protocol: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.app_is_buffered.set(receiver::is_buffered(protocol)?);
+        self.app_receiver.set(Receiver::of(protocol)?);
         self.app_protocol.set(Some(Obj::from_any(protocol)));
         Ok(())
     }

@@ -1,0 +1,28 @@
+//! Streams: `await reader.readline()` and `writer.write(data)` over any transport.
+//!
+//! `reader.rs` is what has arrived and who waits for it, `reading.rs` the awaitables that take it out, `protocol.rs` what
+//! a transport talks to, `writer.rs` the way back. The classes here hold the state and what runs per packet; the
+//! classes that programs see are made of them and of asyncio's own in `python/hayase/streams.py`, so that what runs
+//! once per connection or less is the running version's.
+//!
+//! Must stay true
+//! - Data that waits already is returned without a future, a frame or a turn of the loop.
+//! - Python code runs, and references are dropped, only while no cell is open.
+
+mod attributes;
+mod draining;
+mod protocol;
+mod reader;
+mod reading;
+mod writer;
+
+use pyo3::prelude::*;
+use pyo3::types::PyModule;
+
+pub(crate) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    reading::init(module.py())?;
+    draining::init(module.py())?;
+    reader::init(module)?;
+    protocol::init(module)?;
+    writer::init(module)
+}

@@ -1,0 +1,657 @@
+//! `StreamReader`: what has arrived, and who waits for more.
+//!
+//! Names, errors and their texts, and the order in which transports are paused and resumed are asyncio's.
+//!
+//! Must stay true
+//! - One reading waits at a time; its future is `waiter`.
+//! - A transport is paused while more than twice the limit waits here, and is resumed once no more than the limit does.
+
+use driver::{Progress, ReadBuffer, Scan, Separators};
+use pyo3::exceptions::{PyAssertionError, PyNotImplementedError, PyRuntimeError, PyValueError};
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+use pyo3::types::{PyByteArray, PyDict, PyModule, PyTuple};
+
+use super::attributes::{is_native_method, to_python};
+use super::reading::{self, Goal};
+use crate::interop::imports;
+use crate::raw::bytes::{self, Bytes};
+use crate::raw::call::{self, Name};
+use crate::raw::cell::{GilCell, GilValue, ObjCell};
+use crate::raw::fastcall::{self, Args, FastMethod};
+use crate::raw::instance::Visitor;
+use crate::raw::obj::Obj;
+use crate::raw::{Raised, RawResult, exception, to_py, to_raw};
+use crate::tasks::future;
+use crate::tasks::scheduler::LoopRef;
+
+static PAUSE_READING: Name = Name::new(c"pause_reading");
+static RESUME_READING: Name = Name::new(c"resume_reading");
+static GET_DEBUG: Name = Name::new(c"get_debug");
+
+/// asyncio's `streams._DEFAULT_LIMIT`.
+const DEFAULT_LIMIT: usize = 64 * 1024;
+
+/// What `hayase.StreamReader` stands on.
+#[pyclass(module = "hayase._core", subclass, frozen)]
+pub(crate) struct StreamReader {
+    event_loop: LoopRef,
+    buffer: GilCell<ReadBuffer>,
+    limit: GilValue<usize>,
+    eof: GilValue<bool>,
+    /// We asked the transport to pause.
+    paused: GilValue<bool>,
+    /// How often something was taken out of the buffer: a search that was begun before starts anew.
+    takes: GilValue<u64>,
+    waiter: ObjCell,
+    exception: ObjCell,
+    transport: ObjCell,
+}
+
+/// How far a search for separators has come, and in which content of the buffer.
+#[derive(Default)]
+pub(super) struct Search {
+    progress: Progress,
+    takes: u64,
+}
+
+/// What a look at the buffer gave.
+pub(super) enum Found {
+    Chunk(Bytes),
+    NotYet,
+}
+
+impl StreamReader {
+    // For the protocol and the readings
+
+    pub(super) fn exception(&self) -> Option<Obj> {
+        self.exception.get().filter(|error| !error.is_none())
+    }
+
+    fn has_transport(&self) -> Option<Obj> {
+        self.transport.get().filter(|transport| !transport.is_none())
+    }
+
+    pub(super) fn limit(&self) -> usize {
+        self.limit.get()
+    }
+
+    pub(super) fn set_transport(&self, py: Python<'_>, transport: &Obj) -> PyResult<()> {
+        if self.has_transport().is_some() {
+            return Err(PyAssertionError::new_err("Transport already set"));
+        }
+        let _ = py;
+        self.transport.set(Some(transport.clone()));
+        Ok(())
+    }
+
+    pub(super) fn feed(&self, py: Python<'_>, data: &[u8]) -> RawResult<()> {
+        if self.eof.get() {
+            return Err(Raised::from_err(py, PyAssertionError::new_err("feed_data after feed_eof")));
+        }
+        if data.is_empty() {
+            return Ok(());
+        }
+        let waiting = self.buffer.with(py, |buffer| {
+            buffer.extend(data);
+            buffer.len()
+        });
+        self.wake(py)?;
+        if waiting > self.limit.get().saturating_mul(2) { self.pause(py) } else { Ok(()) }
+    }
+
+    pub(super) fn feed_eof(&self, py: Python<'_>) -> RawResult<()> {
+        self.eof.set(true);
+        self.wake(py)
+    }
+
+    pub(super) fn fail(&self, py: Python<'_>, error: &Obj) -> RawResult<()> {
+        self.exception.set(Some(error.clone()));
+        match self.take_waiter() {
+            Some(waiter) => future::fail_unless_cancelled(py, &waiter, error),
+            None => Ok(()),
+        }
+    }
+
+    fn take_waiter(&self) -> Option<Obj> {
+        self.waiter.take().filter(|waiter| !waiter.is_none())
+    }
+
+    fn wake(&self, py: Python<'_>) -> RawResult<()> {
+        match self.take_waiter() {
+            Some(waiter) => future::resolve_unless_cancelled(py, &waiter),
+            None => Ok(()),
+        }
+    }
+
+    #[cold]
+    fn pause(&self, py: Python<'_>) -> RawResult<()> {
+        let Some(transport) = self.has_transport() else {
+            return Ok(());
+        };
+        if self.paused.get() {
+            return Ok(());
+        }
+        match call::method(py, &transport, &PAUSE_READING, &[]) {
+            Ok(_) => self.paused.set(true),
+            Err(raised) => {
+                let err = raised.fetch(py);
+                if !err.is_instance_of::<PyNotImplementedError>(py) {
+                    return Err(Raised::from_err(py, err));
+                }
+                // It cannot be paused: everything is buffered, and it is not asked again.
+                self.transport.set(None);
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn resume_if_low(&self, py: Python<'_>) -> RawResult<()> {
+        if self.paused.get() && self.buffer.with(py, |buffer| buffer.len()) <= self.limit.get() {
+            self.resume(py)
+        } else {
+            Ok(())
+        }
+    }
+
+    #[cold]
+    fn resume(&self, py: Python<'_>) -> RawResult<()> {
+        self.paused.set(false);
+        let transport = self.transport.get().unwrap_or_else(|| Obj::none(py));
+        call::method(py, &transport, &RESUME_READING, &[]).map(drop)
+    }
+
+    /// The future of a reading that has to wait.
+    pub(super) fn wait(&self, py: Python<'_>, function: &str) -> RawResult<Obj> {
+        if self.waiter.get().is_some_and(|waiter| !waiter.is_none()) {
+            let text = format!("{function}() called while another coroutine is already waiting for incoming data");
+            return Err(Raised::from_err(py, PyRuntimeError::new_err(text)));
+        }
+        if self.eof.get() {
+            return Err(Raised::from_err(py, PyAssertionError::new_err("_wait_for_data after EOF")));
+        }
+        // More than the limit may be wanted: a paused transport would never bring it.
+        if self.paused.get() {
+            self.resume(py)?;
+        }
+        let waiter = future::create(py, &self.event_loop)?;
+        self.waiter.set(Some(waiter.clone()));
+        Ok(waiter)
+    }
+
+    pub(super) fn stop_waiting(&self) {
+        self.waiter.set(None);
+    }
+
+    // What readings take out
+
+    fn take(&self, py: Python<'_>, count: usize) -> RawResult<Bytes> {
+        self.takes.set(self.takes.get().wrapping_add(1));
+        self.buffer.with(py, |buffer| {
+            let taken = Bytes::copy(py, &buffer.as_slice()[..count]);
+            if taken.is_ok() {
+                buffer.consume(count);
+            }
+            taken
+        })
+    }
+
+    fn discard(&self, py: Python<'_>, count: usize) {
+        self.takes.set(self.takes.get().wrapping_add(1));
+        self.buffer.with(py, |buffer| buffer.consume(count.min(buffer.len())));
+    }
+
+    fn waiting_bytes(&self, py: Python<'_>) -> usize {
+        self.buffer.with(py, |buffer| buffer.len())
+    }
+
+    /// At least one byte and at most `count`, or none at the end.
+    pub(super) fn up_to(&self, py: Python<'_>, count: usize) -> RawResult<Found> {
+        let waiting = self.waiting_bytes(py);
+        if waiting == 0 && !self.eof.get() {
+            return Ok(Found::NotYet);
+        }
+        let chunk = self.take(py, count.min(waiting))?;
+        self.resume_if_low(py)?;
+        Ok(Found::Chunk(chunk))
+    }
+
+    pub(super) fn exactly(&self, py: Python<'_>, count: usize) -> RawResult<Found> {
+        let waiting = self.waiting_bytes(py);
+        if waiting < count {
+            if self.eof.get() {
+                let partial = self.take(py, waiting)?;
+                return Err(incomplete(py, &partial, Some(count)));
+            }
+            return Ok(Found::NotYet);
+        }
+        let chunk = self.take(py, count)?;
+        self.resume_if_low(py)?;
+        Ok(Found::Chunk(chunk))
+    }
+
+    /// `readline`: what `until` raises is turned into what has arrived, or into a `ValueError`.
+    pub(super) fn line(&self, py: Python<'_>, search: &mut Search) -> RawResult<Found> {
+        static NEWLINE: std::sync::OnceLock<Separators> = std::sync::OnceLock::new();
+        match self.look(py, NEWLINE.get_or_init(Separators::newline), search) {
+            Scan::Found { end } => {
+                let chunk = self.take(py, end)?;
+                self.resume_if_low(py)?;
+                Ok(Found::Chunk(chunk))
+            }
+            Scan::NotYet if self.eof.get() => self.take(py, self.waiting_bytes(py)).map(Found::Chunk),
+            Scan::NotYet => Ok(Found::NotYet),
+            Scan::TooFar { start } => {
+                self.discard(py, start + 1);
+                self.resume_if_low(py)?;
+                Err(Raised::from_err(py, PyValueError::new_err(FOUND_TOO_FAR)))
+            }
+            Scan::TooLong { .. } => {
+                self.discard(py, usize::MAX);
+                self.resume_if_low(py)?;
+                Err(Raised::from_err(py, PyValueError::new_err(NOT_FOUND)))
+            }
+        }
+    }
+
+    pub(super) fn until(&self, py: Python<'_>, separators: &Separators, search: &mut Search) -> RawResult<Found> {
+        match self.look(py, separators, search) {
+            Scan::Found { end } => {
+                let chunk = self.take(py, end)?;
+                self.resume_if_low(py)?;
+                Ok(Found::Chunk(chunk))
+            }
+            Scan::NotYet if self.eof.get() => {
+                let partial = self.take(py, self.waiting_bytes(py))?;
+                Err(incomplete(py, &partial, None))
+            }
+            Scan::NotYet => Ok(Found::NotYet),
+            Scan::TooFar { start } => Err(overrun(py, FOUND_TOO_FAR, start)),
+            Scan::TooLong { searched } => Err(overrun(py, NOT_FOUND, searched)),
+        }
+    }
+
+    #[inline]
+    fn look(&self, py: Python<'_>, separators: &Separators, search: &mut Search) -> Scan {
+        if search.takes != self.takes.get() {
+            *search = Search { progress: Progress::default(), takes: self.takes.get() };
+        }
+        self.buffer.with(py, |buffer| buffer.scan(separators, &mut search.progress, self.limit.get()))
+    }
+
+    fn cells(&self) -> [&ObjCell; 3] {
+        [&self.waiter, &self.exception, &self.transport]
+    }
+}
+
+// asyncio's texts of `LimitOverrunError`; `readline` raises them as `ValueError`.
+const FOUND_TOO_FAR: &str = "Separator is found, but chunk is longer than limit";
+const NOT_FOUND: &str = "Separator is not found, and chunk exceed the limit";
+
+#[cold]
+fn incomplete(py: Python<'_>, partial: &Bytes, expected: Option<usize>) -> Raised {
+    let made =
+        imports::incomplete_read_error(py).and_then(|class| class.call1((partial.as_obj().borrow(py), expected)));
+    match made {
+        Ok(error) => Raised::from_err(py, PyErr::from_value(error)),
+        Err(err) => Raised::from_err(py, err),
+    }
+}
+
+#[cold]
+fn overrun(py: Python<'_>, text: &str, consumed: usize) -> Raised {
+    match imports::limit_overrun_error(py).and_then(|class| class.call1((text, consumed))) {
+        Ok(error) => Raised::from_err(py, PyErr::from_value(error)),
+        Err(err) => Raised::from_err(py, err),
+    }
+}
+
+/// `limit`, where more than memory can hold is as good as unlimited.
+fn limit_of(limit: &Bound<'_, PyAny>) -> PyResult<usize> {
+    if limit.le(0)? {
+        return Err(PyValueError::new_err("Limit cannot be <= 0"));
+    }
+    match limit.extract::<usize>() {
+        Ok(limit) => Ok(limit),
+        Err(_) if limit.gt(usize::MAX)? => Ok(usize::MAX),
+        Err(err) => match limit.extract::<f64>() {
+            Ok(limit) => Ok(limit as usize),
+            Err(_) => Err(err),
+        },
+    }
+}
+
+#[pymethods]
+impl StreamReader {
+    #[new]
+    #[pyo3(signature = (*_args, **_kwargs))]
+    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> StreamReader {
+        StreamReader {
+            event_loop: LoopRef::unset(),
+            buffer: GilCell::new(ReadBuffer::new()),
+            limit: GilValue::new(DEFAULT_LIMIT),
+            eof: GilValue::new(false),
+            paused: GilValue::new(false),
+            takes: GilValue::new(0),
+            waiter: ObjCell::empty(),
+            exception: ObjCell::empty(),
+            transport: ObjCell::empty(),
+        }
+    }
+
+    #[pyo3(signature = (limit=None, r#loop=None))]
+    fn __init__(
+        slf: &Bound<'_, Self>,
+        limit: Option<&Bound<'_, PyAny>>,
+        r#loop: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        if let Some(limit) = limit {
+            this.limit.set(limit_of(limit)?);
+        }
+        let event_loop = future::loop_or_current(py, r#loop.map(Obj::from_any))?;
+        this.event_loop.set(&LoopRef::new(event_loop.clone()));
+        let debug = match this.event_loop.scheduler() {
+            Some(scheduler) => scheduler.debug.get(),
+            None => to_py(py, call::method(py, &event_loop, &GET_DEBUG, &[]))?.borrow(py).is_truthy()?,
+        };
+        if debug {
+            let caller = py.import("sys")?.call_method1("_getframe", (0,))?;
+            slf.setattr("_source_traceback", imports::extract_stack(py)?.call1((caller,))?)?;
+        }
+        Ok(())
+    }
+
+    /// Adds data that arrived.
+    #[pyo3(name = "feed_data")]
+    fn feed_data(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        if self.eof.get() {
+            return Err(PyAssertionError::new_err("feed_data after feed_eof"));
+        }
+        if !data.is_truthy()? {
+            return Ok(());
+        }
+        let data = match Bytes::from_obj(Obj::from_any(data)) {
+            Ok(data) => data,
+            // As `bytearray.extend` does, also from an iterable of numbers.
+            Err(data) => to_py(py, Bytes::from_buffer(py, &data))?,
+        };
+        to_py(py, self.feed(py, data.as_ref()))
+    }
+
+    /// No more data will come.
+    #[pyo3(name = "feed_eof")]
+    fn feed_eof_called(&self, py: Python<'_>) -> PyResult<()> {
+        to_py(py, self.feed_eof(py))
+    }
+
+    /// Whether everything was read and the end was fed.
+    fn at_eof(&self, py: Python<'_>) -> bool {
+        self.eof.get() && self.waiting_bytes(py) == 0
+    }
+
+    /// The exception that readings raise, or None.
+    #[pyo3(name = "exception")]
+    fn exception_called(&self, py: Python<'_>) -> Py<PyAny> {
+        to_python(py, self.exception.get())
+    }
+
+    /// Makes the reading that waits, and all later ones, raise an exception.
+    fn set_exception(&self, py: Python<'_>, exc: &Bound<'_, PyAny>) -> PyResult<()> {
+        to_py(py, self.fail(py, &Obj::from_any(exc)))
+    }
+
+    fn _wakeup_waiter(&self, py: Python<'_>) -> PyResult<()> {
+        to_py(py, self.wake(py))
+    }
+
+    fn _maybe_resume_transport(&self, py: Python<'_>) -> PyResult<()> {
+        to_py(py, self.resume_if_low(py))
+    }
+
+    // Private names that programs and tests use
+
+    #[getter]
+    fn _loop(&self, py: Python<'_>) -> Py<PyAny> {
+        to_python(py, self.event_loop.object())
+    }
+
+    #[setter(_loop)]
+    fn set_loop(&self, event_loop: &Bound<'_, PyAny>) {
+        self.event_loop.set(&LoopRef::new(Obj::from_any(event_loop)));
+    }
+
+    /// A copy: what is done to it does not reach the reader.
+    #[getter]
+    fn _buffer<'py>(&self, py: Python<'py>) -> Bound<'py, PyByteArray> {
+        let waiting = self.buffer.with(py, |buffer| buffer.as_slice().to_vec());
+        PyByteArray::new(py, &waiting)
+    }
+
+    #[setter(_buffer)]
+    fn set_buffer(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        let data = to_py(py, Bytes::from_buffer(py, &Obj::from_any(data)))?;
+        self.discard(py, usize::MAX);
+        self.buffer.with(py, |buffer| buffer.extend(data.as_ref()));
+        Ok(())
+    }
+
+    #[getter]
+    fn _limit(&self) -> usize {
+        self.limit.get()
+    }
+
+    #[setter(_limit)]
+    fn set_limit(&self, limit: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.limit.set(limit_of(limit)?);
+        Ok(())
+    }
+
+    #[getter]
+    fn _eof(&self) -> bool {
+        self.eof.get()
+    }
+
+    #[setter(_eof)]
+    fn set_eof(&self, eof: bool) {
+        self.eof.set(eof);
+    }
+
+    #[getter]
+    fn _paused(&self) -> bool {
+        self.paused.get()
+    }
+
+    #[setter(_paused)]
+    fn set_paused(&self, paused: bool) {
+        self.paused.set(paused);
+    }
+
+    #[getter]
+    fn _waiter(&self, py: Python<'_>) -> Py<PyAny> {
+        to_python(py, self.waiter.get())
+    }
+
+    #[setter(_waiter)]
+    fn set_waiter(&self, waiter: &Bound<'_, PyAny>) {
+        self.waiter.set(Some(Obj::from_any(waiter)));
+    }
+
+    #[getter]
+    fn _exception(&self, py: Python<'_>) -> Py<PyAny> {
+        to_python(py, self.exception.get())
+    }
+
+    #[setter(_exception)]
+    fn set_exception_attribute(&self, error: &Bound<'_, PyAny>) {
+        self.exception.set(Some(Obj::from_any(error)));
+    }
+
+    #[getter]
+    fn _transport(&self, py: Python<'_>) -> Py<PyAny> {
+        to_python(py, self.transport.get())
+    }
+
+    #[setter(_transport)]
+    fn set_transport_attribute(&self, transport: &Bound<'_, PyAny>) {
+        self.transport.set(Some(Obj::from_any(transport)));
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        Visitor::traverse(&visit, |visitor| {
+            self.event_loop.visit(visitor);
+            self.cells().into_iter().for_each(|cell| visitor.cell(cell));
+        })
+    }
+
+    fn __clear__(&self) {
+        self.event_loop.clear();
+        self.cells().into_iter().for_each(|cell| cell.set(None));
+    }
+}
+
+// The four readings: an awaitable each, which begins when it is awaited
+
+macro_rules! readings {
+    ($($type:ident, $name:literal, $doc:literal, $argument:ident, $goal:expr;)*) => {
+        $(
+            struct $type;
+
+            impl FastMethod<StreamReader> for $type {
+                const NAME: &'static std::ffi::CStr = $name;
+                const DOC: &'static std::ffi::CStr = $doc;
+
+                fn call(py: Python<'_>, this: &Obj, _: &StreamReader, args: &Args<'_>) -> RawResult<Obj> {
+                    reading::make(py, this, $goal, $argument(py, args)?)
+                }
+            }
+        )*
+
+        fn add_methods(py: Python<'_>) -> PyResult<()> {
+            $(fastcall::add_method::<StreamReader, $type>(py)?;)*
+            Ok(())
+        }
+    };
+}
+
+readings! {
+    Read, c"read", c"Up to n bytes as soon as there are any; everything up to the end if n is negative.", read_argument, Goal::Read;
+    ReadExactly, c"readexactly", c"Exactly n bytes; IncompleteReadError if the stream ends before.", count_argument, Goal::Exactly;
+    ReadLine, c"readline", c"Up to and with the next newline; what is left at the end of the stream.", no_argument, Goal::Line;
+    ReadUntil, c"readuntil", c"Up to and with a separator, or the first of several.", separator_argument, Goal::Until;
+}
+
+static N: Name = Name::new(c"n");
+static SEPARATOR: Name = Name::new(c"separator");
+
+fn no_argument(py: Python<'_>, args: &Args<'_>) -> RawResult<Option<Obj>> {
+    at_most(py, args, 0)?;
+    let [] = args.keywords(py, [])?;
+    Ok(None)
+}
+
+fn read_argument(py: Python<'_>, args: &Args<'_>) -> RawResult<Option<Obj>> {
+    optional_argument(py, args, &N, "n")
+}
+
+fn separator_argument(py: Python<'_>, args: &Args<'_>) -> RawResult<Option<Obj>> {
+    optional_argument(py, args, &SEPARATOR, "separator")
+}
+
+fn count_argument(py: Python<'_>, args: &Args<'_>) -> RawResult<Option<Obj>> {
+    match optional_argument(py, args, &N, "n")? {
+        Some(count) => Ok(Some(count)),
+        None => args.require(py, &["n"]).map(|()| None),
+    }
+}
+
+#[inline]
+fn optional_argument(py: Python<'_>, args: &Args<'_>, keyword: &'static Name, name: &str) -> RawResult<Option<Obj>> {
+    if args.keyword_count() == 0 {
+        at_most(py, args, 1)?;
+        return Ok(args.get(0));
+    }
+    let [value] = args.keywords(py, [keyword])?;
+    if args.len() > 0 {
+        let text = format!("{}() got multiple values for argument '{name}'", args.function());
+        return Err(fastcall::type_error(py, text));
+    }
+    Ok(value)
+}
+
+#[inline]
+fn at_most(py: Python<'_>, args: &Args<'_>, most: usize) -> RawResult<()> {
+    if args.len() <= most {
+        return Ok(());
+    }
+    let plural = if most == 0 { "" } else { "s" };
+    let takes = if most == 0 { "1".to_owned() } else { format!("from 1 to {}", most + 1) };
+    let text = format!(
+        "StreamReader.{}() takes {takes} positional argument{plural} but {} were given",
+        args.function(),
+        args.len() + 1
+    );
+    Err(fastcall::type_error(py, text))
+}
+
+/// Whether what arrives may go into the buffer directly.
+pub(super) fn feeds_natively(reader: &Bound<'_, PyAny>) -> bool {
+    reader.is_instance_of::<StreamReader>() && is_native_method(reader, "feed_data")
+}
+
+pub(super) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<StreamReader>()?;
+    add_methods(module.py())
+}
+
+/// The separators of `readuntil`, with the errors that looking for them would raise.
+pub(super) fn separators(py: Python<'_>, argument: Option<&Obj>) -> RawResult<Separators> {
+    let Some(argument) = argument else {
+        return Ok(Separators::newline());
+    };
+    let mut list = Vec::new();
+    match argument.borrow(py).cast::<PyTuple>() {
+        Ok(tuple) => {
+            for item in tuple.iter() {
+                list.push(separator_bytes(py, &Obj::from_bound(item))?);
+            }
+        }
+        Err(_) => list.push(separator_bytes(py, argument)?),
+    }
+    Separators::new(&list).map_err(|error| Raised::from_err(py, PyValueError::new_err(error.to_string())))
+}
+
+fn separator_bytes(py: Python<'_>, object: &Obj) -> RawResult<Vec<u8>> {
+    match bytes::with_buffer(py, object, |data| data.to_vec()) {
+        Ok(data) => Ok(data),
+        Err(raised) => {
+            drop(raised.fetch(py));
+            let name = to_raw(py, object.borrow(py).get_type().name())?;
+            let text = format!("argument should be integer or bytes-like object, not '{name}'");
+            Err(fastcall::type_error(py, text))
+        }
+    }
+}
+
+/// The number that a reading was given: negative numbers are told apart, errors are those of `n < 0` and of a slice.
+pub(super) fn count(py: Python<'_>, argument: &Obj) -> RawResult<Option<usize>> {
+    let number = argument.borrow(py);
+    if to_raw(py, number.lt(0))? {
+        return Ok(None);
+    }
+    match number.extract::<usize>() {
+        Ok(count) => Ok(Some(count)),
+        Err(err) if err.is_instance_of::<pyo3::exceptions::PyOverflowError>(py) => Ok(Some(usize::MAX)),
+        Err(_) => {
+            let text = "slice indices must be integers or None or have an __index__ method";
+            Err(fastcall::type_error(py, text.to_owned()))
+        }
+    }
+}
+
+/// For readings: raises what was set with `set_exception`.
+pub(super) fn raise(py: Python<'_>, error: &Obj) -> Raised {
+    exception::raise(py, error)
+}
