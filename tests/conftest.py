@@ -343,7 +343,7 @@ def program(loop_factory: LoopFactory, tmp_path: Path) -> Callable[..., subproce
     def program(source: str, *options: str, limit: float = 40, **env: str) -> subprocess.CompletedProcess[str]:
         path = tmp_path / "program.py"
         path.write_text(PRELUDE.format(side=loop_factory.side) + textwrap.dedent(source))
-        environment = {**os.environ, **env, "PYTHONFAULTHANDLER": "1", "PYTHONASYNCIODEBUG": ""}
+        environment = {**os.environ, "PYTHONFAULTHANDLER": "1", "PYTHONASYNCIODEBUG": "", **env}
         if loop_factory.is_hayase:
             import hayase
 

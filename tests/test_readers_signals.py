@@ -658,12 +658,14 @@ def test_no_interrupt_at_a_random_moment_is_lost_or_turned_into_something_else(p
         loop.close()
         print(arrived, stuck)
         """)
-    assert done.returncode == 0, done.stderr
-    arrived, stuck = map(int, done.stdout.split())
     if loop_factory.is_hayase:
-        assert (arrived, stuck) == (60, 0), done.stderr
+        assert (done.returncode, done.stdout) == (0, "60 0\n"), done.stderr
+    elif (
+        done.returncode == 0
+    ):  # on 3.15 the loop can be left as one that runs for ever, and the program ends with that error
+        assert int(done.stdout.split()[0]) <= 60
     else:
-        assert arrived <= 60
+        assert "This event loop is already running" in done.stderr
 
 
 def runner_of(loop_factory):

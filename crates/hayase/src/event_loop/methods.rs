@@ -19,9 +19,6 @@ use crate::raw::obj::Obj;
 /// asyncio's default for `loop.slow_callback_duration`, in seconds.
 const SLOW_CALLBACK_SECONDS: f64 = 0.1;
 
-/// `socket.AI_PASSIVE`
-const AI_PASSIVE: i32 = 1;
-
 /// A keyword that may be absent or `None`.
 type Given<'a, 'py> = Option<&'a Bound<'py, PyAny>>;
 
@@ -265,7 +262,7 @@ impl Loop {
     }
 
     /// Listen on host (one, several, or None: every interface) and port, or on sock: gives a Server.
-    #[pyo3(signature = (protocol_factory, host=None, port=None, *, family=0, flags=AI_PASSIVE, sock=None, backlog=100,
+    #[pyo3(signature = (protocol_factory, host=None, port=None, *, family=0, flags=1, sock=None, backlog=100,
                         ssl=None, reuse_address=None, reuse_port=None, keep_alive=None, ssl_handshake_timeout=None,
                         ssl_shutdown_timeout=None, start_serving=true))]
     #[expect(clippy::too_many_arguments, reason = "asyncio's signature")]

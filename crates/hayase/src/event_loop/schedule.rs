@@ -27,12 +27,13 @@ static EAGER_START: Name = Name::new(c"eager_start");
 static SET_NAME: Name = Name::new(c"set_name");
 
 macro_rules! methods {
-    ($($(#[$attribute:meta])* $type:ident, $name:literal, $body:path, $doc:literal;)*) => {
+    ($($(#[$attribute:meta])* $type:ident, $name:literal, [$($parameter:literal),*], $body:path, $doc:literal;)*) => {
         $(
             struct $type;
             impl FastMethod<Loop> for $type {
                 const NAME: &'static CStr = $name;
                 const DOC: &'static CStr = $doc;
+                const PARAMETERS: &'static [&'static CStr] = &[$($parameter),*];
                 #[inline]
                 fn call(py: Python<'_>, this: &Obj, receiver: &Loop, args: &Args<'_>) -> RawResult<Obj> {
                     $body(py, this, receiver, args)
@@ -48,23 +49,23 @@ macro_rules! methods {
 }
 
 methods! {
-    CallSoon, c"call_soon", call_soon,
-        c"call_soon($self, callback, /, *args, context=None)\n--\n\nCall callback(*args) in the next turn, after \
+    CallSoon, c"call_soon", [c"callback"], call_soon,
+        c"call_soon($self, callback, *args, context=None)\n--\n\nCall callback(*args) in the next turn, after \
           everything that is ready already.\n\nReturns a Handle. context: the contextvars.Context to run in, a copy of \
           the current one if None. Raises RuntimeError if the loop is closed.";
-    CallSoonThreadsafe, c"call_soon_threadsafe", call_soon_threadsafe,
-        c"call_soon_threadsafe($self, callback, /, *args, context=None)\n--\n\nLike call_soon, from any thread: wakes \
+    CallSoonThreadsafe, c"call_soon_threadsafe", [c"callback"], call_soon_threadsafe,
+        c"call_soon_threadsafe($self, callback, *args, context=None)\n--\n\nLike call_soon, from any thread: wakes \
           the loop.";
-    CallLater, c"call_later", call_later,
-        c"call_later($self, delay, callback, /, *args, context=None)\n--\n\nCall callback(*args) after delay seconds, \
+    CallLater, c"call_later", [c"delay", c"callback"], call_later,
+        c"call_later($self, delay, callback, *args, context=None)\n--\n\nCall callback(*args) after delay seconds, \
           never earlier.\n\nTimers of equal time run in the order they were made. Returns a TimerHandle.";
-    CallAt, c"call_at", call_at,
-        c"call_at($self, when, callback, /, *args, context=None)\n--\n\nLike call_later, at an absolute time on the \
+    CallAt, c"call_at", [c"when", c"callback"], call_at,
+        c"call_at($self, when, callback, *args, context=None)\n--\n\nLike call_later, at an absolute time on the \
           clock of loop.time(), in seconds.";
-    CreateFuture, c"create_future", create_future,
+    CreateFuture, c"create_future", [], create_future,
         c"create_future($self, /)\n--\n\nMake a Future of this loop.";
-    CreateTask, c"create_task", create_task,
-        c"create_task($self, coro, /, **kwargs)\n--\n\nMake a Task that runs the coroutine.\n\nkwargs: name, context \
+    CreateTask, c"create_task", [c"coro"], create_task,
+        c"create_task($self, coro, **kwargs)\n--\n\nMake a Task that runs the coroutine.\n\nkwargs: name, context \
           and what else the running version's asyncio.Task takes; with a task factory they go to the factory as they are.";
 }
 

@@ -175,7 +175,55 @@ pub(crate) fn type_error(py: Python<'_>, text: String) -> Raised {
 pub(crate) trait FastMethod<C> {
     const NAME: &'static CStr;
     const DOC: &'static CStr;
+    /// Parameters that may be given by place or by name; `Args` has them by place.
+    const PARAMETERS: &'static [&'static CStr] = &[];
     fn call(py: Python<'_>, this: &Obj, receiver: &C, args: &Args<'_>) -> RawResult<Obj>;
+}
+
+/// The arguments of a call that gives positional parameters by name, put in order.
+struct Placed {
+    /// The caller's references.
+    words: Vec<*mut ffi::PyObject>,
+    positional: usize,
+    keywords: Obj,
+}
+
+impl Placed {
+    /// `None` if no keyword is the next parameter: then the call is in order, or wrong and told so by who looks at it.
+    ///
+    /// # Safety
+    /// As `Args::new`; `keywords` is not null.
+    #[cold]
+    unsafe fn new(
+        words: *const *mut ffi::PyObject,
+        positional: usize,
+        keywords: *mut ffi::PyObject,
+        parameters: &[&CStr],
+    ) -> RawResult<Option<Placed>> {
+        // SAFETY: by contract a tuple of str, and as many words behind the positional ones; all borrowed from the caller.
+        unsafe {
+            let count = ffi::PyTuple_GET_SIZE(keywords) as usize;
+            let name = |i: usize| ffi::PyTuple_GET_ITEM(keywords, i as ffi::Py_ssize_t);
+            let mut placed: Vec<_> = (0..positional).map(|i| *words.add(i)).collect();
+            let mut left: Vec<usize> = (0..count).collect();
+            for parameter in &parameters[positional..] {
+                let is_it = |&i: &usize| ffi::PyUnicode_CompareWithASCIIString(name(i), parameter.as_ptr()) == 0;
+                let Some(at) = left.iter().position(is_it) else { break };
+                placed.push(*words.add(positional + left.remove(at)));
+            }
+            if left.len() == count {
+                return Ok(None);
+            }
+            let positional_now = placed.len();
+            let names = Obj::from_owned(ffi::PyTuple_New(left.len() as ffi::Py_ssize_t))?;
+            for (slot, &i) in left.iter().enumerate() {
+                ffi::Py_INCREF(name(i));
+                ffi::PyTuple_SET_ITEM(names.as_ptr(), slot as ffi::Py_ssize_t, name(i));
+                placed.push(*words.add(positional + i));
+            }
+            Ok(Some(Placed { words: placed, positional: positional_now, keywords: names }))
+        }
+    }
 }
 
 unsafe extern "C" fn trampoline<C, M>(
@@ -195,8 +243,20 @@ where
                 Err(_) => panic!("names are ASCII"),
             }
         };
-        // SAFETY: the interpreter passes live references as the fastcall convention says.
-        let args = unsafe { Args::new(words, count, keywords, name) };
+        let placed = if keywords.is_null() || count as usize >= M::PARAMETERS.len() {
+            None
+        } else {
+            // SAFETY: as below; the names are not null, so a tuple of str.
+            unsafe { Placed::new(words, count as usize, keywords, M::PARAMETERS)? }
+        };
+        let args = match &placed {
+            // SAFETY: the interpreter passes live references as the fastcall convention says.
+            None => unsafe { Args::new(words, count, keywords, name) },
+            // SAFETY: the same references in another order, and the tuple of the names that are left; `placed` outlives the call.
+            Some(placed) => unsafe {
+                Args::new(placed.words.as_ptr(), placed.positional as ffi::Py_ssize_t, placed.keywords.as_ptr(), name)
+            },
+        };
         // SAFETY: `self` of a method call is alive during the call; borrowed, not counted.
         let this = std::mem::ManuallyDrop::new(unsafe { Obj::from_owned_opt(this) });
         let this = this.as_ref().expect("self is never null");

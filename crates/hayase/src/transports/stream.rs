@@ -960,7 +960,8 @@ struct Write;
 
 impl fastcall::FastMethod<StreamTransport> for Write {
     const NAME: &'static std::ffi::CStr = c"write";
-    const DOC: &'static std::ffi::CStr = c"Send data; never blocks. What the kernel does not take is buffered.";
+    const DOC: &'static std::ffi::CStr =
+        c"write($self, data)\n--\n\nSend data; never blocks. What the kernel does not take is buffered.";
 
     fn call(py: Python<'_>, this: &Obj, _: &StreamTransport, args: &fastcall::Args<'_>) -> RawResult<Obj> {
         let data = data_argument(py, args)?;

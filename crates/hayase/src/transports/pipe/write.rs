@@ -526,7 +526,8 @@ struct Write;
 
 impl fastcall::FastMethod<WritePipeTransport> for Write {
     const NAME: &'static std::ffi::CStr = c"write";
-    const DOC: &'static std::ffi::CStr = c"Write data; never blocks. What the kernel does not take is buffered.";
+    const DOC: &'static std::ffi::CStr =
+        c"write($self, data)\n--\n\nWrite data; never blocks. What the kernel does not take is buffered.";
 
     fn call(py: Python<'_>, this: &Obj, _: &WritePipeTransport, args: &fastcall::Args<'_>) -> RawResult<Obj> {
         let data = stream::data_argument(py, args)?;

@@ -265,7 +265,7 @@ struct Write;
 
 impl fastcall::FastMethod<TlsTransport> for Write {
     const NAME: &'static std::ffi::CStr = c"write";
-    const DOC: &'static std::ffi::CStr = c"Send data; never blocks.";
+    const DOC: &'static std::ffi::CStr = c"write($self, data)\n--\n\nSend data; never blocks.";
 
     fn call(py: Python<'_>, _: &Obj, transport: &TlsTransport, args: &fastcall::Args<'_>) -> RawResult<Obj> {
         static DATA: Name = Name::new(c"data");
