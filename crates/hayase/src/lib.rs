@@ -20,9 +20,9 @@ mod _core {
 
     /// What the compiler was told; `hayase.build_info()` adds what Python knows.
     #[pyfunction]
-    fn build_info() -> HashMap<&'static str, &'static str> {
+    fn build_info(py: Python<'_>) -> HashMap<&'static str, String> {
         let profile = if cfg!(debug_assertions) { "unoptimised" } else { "optimised" };
-        HashMap::from([("profile", profile)])
+        HashMap::from([("profile", profile.to_owned()), ("tls_engine", transports::tls::engine::describe(py))])
     }
 
     #[pymodule_init]

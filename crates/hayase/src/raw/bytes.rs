@@ -108,7 +108,9 @@ pub(crate) fn with_writable_buffer<R>(_py: Python<'_>, object: &Obj, f: impl FnO
     })
 }
 
-fn export<R>(object: &Obj, flags: std::ffi::c_int, f: impl FnOnce(*mut u8, usize) -> R) -> RawResult<R> {
+/// Runs `f` on address and size of the memory that `object` exports, which stays in place meanwhile. For calls during
+/// which Python code may run: no reference to the bytes exists, so whoever changes them breaks no rule of Rust.
+pub(super) fn export<R>(object: &Obj, flags: std::ffi::c_int, f: impl FnOnce(*mut u8, usize) -> R) -> RawResult<R> {
     let mut view = MaybeUninit::<ffi::Py_buffer>::zeroed();
     // SAFETY: `object` is alive; the view is filled in or an exception is set. It does not move until it is released.
     unsafe {

@@ -64,6 +64,22 @@ pub(crate) fn put_exception(exception: Obj) {
     }
 }
 
+/// Puts an exception into the thread state that somebody keeps in three parts, as everybody did before 3.12.
+///
+/// # Safety
+/// Class, value and traceback are owned references, which are given away; value and traceback may be null.
+pub(super) unsafe fn restore_parts(
+    class: *mut ffi::PyObject,
+    value: *mut ffi::PyObject,
+    traceback: *mut ffi::PyObject,
+) {
+    #[allow(deprecated)] // there is no other way to give the parts, and it stays in the stable ABI
+    // SAFETY: by the caller.
+    unsafe {
+        ffi::PyErr_Restore(class, value, traceback);
+    }
+}
+
 /// `format_helpers._format_callback_source` has a keyword `debug`.
 pub(crate) const CALLBACK_SOURCE_HAS_DEBUG: bool = cfg!(Py_3_13);
 

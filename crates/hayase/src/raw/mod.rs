@@ -27,6 +27,7 @@ pub(crate) mod handled;
 pub(crate) mod instance;
 pub(crate) mod iterate;
 pub(crate) mod kept_context;
+pub(crate) mod libssl;
 pub(crate) mod live;
 pub(crate) mod loop_ref;
 pub(crate) mod members;

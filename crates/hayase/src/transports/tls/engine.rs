@@ -8,13 +8,17 @@
 //! - Any call may run the program's callbacks (SNI, keys, messages), and these may do anything, also abort the
 //!   connection: an engine has no cell open meanwhile, and its caller looks at its own state again afterwards.
 
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
+use super::direct::Direct;
 use super::memory_bio::MemoryBio;
-use crate::raw::RawResult;
+use crate::interop::imports;
 use crate::raw::bytes::Bytes;
 use crate::raw::instance::Visitor;
+use crate::raw::libssl::{self, Library};
 use crate::raw::obj::Obj;
+use crate::raw::{RawResult, to_py};
 
 /// Of a handshake, or of the exchange of close_notify.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,12 +41,14 @@ pub(crate) enum Received {
 /// The engine of one connection.
 pub(crate) enum Engine {
     MemoryBio(MemoryBio),
+    Direct(Direct),
 }
 
 macro_rules! each {
     ($engine:expr, $inner:ident => $call:expr) => {
         match $engine {
             Engine::MemoryBio($inner) => $call,
+            Engine::Direct($inner) => $call,
         }
     };
 }
@@ -54,7 +60,13 @@ impl Engine {
         server_side: bool,
         server_hostname: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Engine> {
-        MemoryBio::new(context, server_side, server_hostname).map(Engine::MemoryBio)
+        let py = context.py();
+        let memory_bio = MemoryBio::new(context, server_side, server_hostname)?;
+        let Some(library) = chosen(py)? else {
+            return Ok(Engine::MemoryBio(memory_bio));
+        };
+        let engine = to_py(py, Direct::over(py, library, memory_bio))?;
+        Ok(engine.map_or_else(Engine::MemoryBio, Engine::Direct))
     }
 
     /// The `ssl.SSLObject`.
@@ -115,5 +127,31 @@ impl Engine {
 
     pub(crate) fn visit(&self, visitor: &mut Visitor<'_>) {
         each!(self, inner => inner.visit(visitor));
+    }
+}
+
+/// The library of the direct engine if that one is to be used: `HAYASE_TLS=auto|direct|memory-bio`, asked for each
+/// connection, so that a test or a program in trouble can choose.
+fn chosen(py: Python<'_>) -> PyResult<Option<&'static Library>> {
+    let asked = imports::environ(py)?.call_method1("get", ("HAYASE_TLS", "auto"))?;
+    match asked.extract::<&str>()? {
+        "auto" => Ok(libssl::library(py).ok()),
+        "memory-bio" => Ok(None),
+        "direct" => libssl::library(py).map(Some).map_err(|reason| {
+            PyRuntimeError::new_err(format!(
+                "HAYASE_TLS=direct, but this interpreter's OpenSSL cannot be called: {reason}"
+            ))
+        }),
+        other => Err(PyValueError::new_err(format!("HAYASE_TLS is auto, direct or memory-bio, not {other:?}"))),
+    }
+}
+
+/// For `hayase.build_info()`: the engine of connections on a plain `ssl.SSLContext`, and why it is not the faster one.
+pub(crate) fn describe(py: Python<'_>) -> String {
+    match (chosen(py), libssl::library(py)) {
+        (Ok(Some(_)), _) => "direct".to_owned(),
+        (Ok(None), Ok(_)) => "memory-bio (HAYASE_TLS)".to_owned(),
+        (Ok(None), Err(reason)) => format!("memory-bio ({reason})"),
+        (Err(err), _) => format!("none ({err})"),
     }
 }

@@ -66,6 +66,17 @@ impl MemoryBio {
         })
     }
 
+    /// The C object, if that is what is driven.
+    pub(super) fn inner(&self) -> Option<Obj> {
+        if self.inner.get() { self.driven.get() } else { None }
+    }
+
+    /// Lets go of the two buffers: somebody else moves the ciphertext.
+    pub(super) fn drop_buffers(&self) {
+        self.incoming.set(None);
+        self.outgoing.set(None);
+    }
+
     pub(crate) fn ssl_object(&self, py: Python<'_>) -> Obj {
         held(py, &self.ssl_object)
     }

@@ -2,13 +2,14 @@
 //!
 //! `protocol.rs` is the layer's object and its lower face: to the transport below it is a protocol. `transport.rs` is the
 //! upper face: to the program's protocol it is an `asyncio.Transport`. Between them `handshake.rs` (beginning and end),
-//! `incoming.rs` and `outgoing.rs` (the bytes) move what `engine.rs` describes and `memory_bio.rs` does. Everything
+//! `incoming.rs` and `outgoing.rs` (the bytes) move what `engine.rs` describes and `direct.rs` or `memory_bio.rs` does. Everything
 //! follows asyncio's `sslproto`.
 //!
 //! Must stay true
 //! - The layer knows no socket: below it is any transport. To a `StreamTransport` it talks without Python calls.
 //! - `connection_lost` lets go of everybody, so that a connection that ended is freed without the collector.
 
+mod direct;
 pub(crate) mod engine;
 mod handshake;
 mod incoming;
