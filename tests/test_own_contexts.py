@@ -282,10 +282,11 @@ def test_nothing_keeps_the_values_of_what_has_run(loop, run):
 
 def test_nothing_keeps_the_values_of_what_will_never_run(loop_factory):
     loop = loop_factory()
-    value = Value()
-    reference = weakref.ref(value)
+    references = []
 
     def schedule():
+        value = Value()
+        references.append(weakref.ref(value))
         variable.set(value)
         for arm in arms(loop):
             for _ in range(3):
@@ -293,9 +294,8 @@ def test_nothing_keeps_the_values_of_what_will_never_run(loop_factory):
 
     contextvars.copy_context().run(schedule)
     loop.close()
-    del value
     gc.collect()
-    assert reference() is None
+    assert references[0]() is None
 
 
 def test_loops_in_two_threads_do_not_share_contexts(loop_factory):

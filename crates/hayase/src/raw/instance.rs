@@ -372,9 +372,7 @@ pub(crate) unsafe extern "C" fn dealloc<T: Data>(this: *mut ffi::PyObject) {
             ffi::PyObject_GC_UnTrack(this.cast());
             unlink::<T>(py, this);
             let type_object = class.type_ptr();
-            if (*type_object).tp_weaklistoffset != 0 {
-                ffi::PyObject_ClearWeakRefs(this);
-            }
+            compat::clear_weak_references(this, (*type_object).tp_weaklistoffset);
             release(py, class, this);
         }
     });
@@ -435,7 +433,7 @@ unsafe fn release<T: Data>(py: Python<'_>, class: &Class<T>, this: *mut ffi::PyO
         class.data(this).drop_in_place();
         let reusable = T::FREELIST > 0
             && type_object == class.type_ptr()
-            && ffi::PyObject_GC_IsFinalized(this) == 0
+            && (!T::FINALIZE || ffi::PyObject_GC_IsFinalized(this) == 0)
             && class.free.with(py, |free| {
                 let room = free.len() < T::FREELIST;
                 if room {
