@@ -55,6 +55,10 @@ def may_create_current_loop(policy: Any) -> bool:
     )
 
 
+# Which of the two asyncio talks to.
+CHILD_WATCHER_IS_WHAT_IT_ENTERS = sys.version_info < (3, 12)
+
+
 def child_watcher_of_the_program() -> Any:
     """The child watcher that the program chose itself, which has to be told of children. None: the loop's own way.
 

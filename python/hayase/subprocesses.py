@@ -57,7 +57,8 @@ class SubprocessMixin:
             transport = SubprocessTransport(loop, protocol, args, shell, options, waiter, extra)
             transport._watch()
         else:
-            with watcher:
+            with watcher as entered:
+                watcher = entered if _compat.CHILD_WATCHER_IS_WHAT_IT_ENTERS else watcher
                 if not watcher.is_active():
                     text = "asyncio.get_child_watcher() is not activated, subprocess support is not installed."
                     raise RuntimeError(text)
