@@ -15,6 +15,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from tls_peer import client_context, server_context
 
 import hayase
 
@@ -22,10 +23,13 @@ aiohttp = pytest.importorskip("aiohttp", reason="the test group of pyproject.tom
 anyio = pytest.importorskip("anyio", reason="the test group of pyproject.toml is not installed")
 websockets = pytest.importorskip("websockets", reason="the test group of pyproject.toml is not installed")
 
+BOTH_WAYS = pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+
 PACKAGE_HOME = str(Path(hayase.__file__).parent.parent)
 
 
-def test_an_aiohttp_server_answers_an_aiohttp_client() -> None:
+@BOTH_WAYS
+def test_an_aiohttp_server_answers_an_aiohttp_client(tls: bool) -> None:
     from aiohttp import web
 
     async def shout(request: web.Request) -> web.Response:
@@ -45,10 +49,11 @@ def test_an_aiohttp_server_answers_an_aiohttp_client() -> None:
         app.add_routes([web.post("/shout", shout), web.get("/stream", stream)])
         runner = web.AppRunner(app)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=server_context() if tls else None)
         await site.start()
-        address = "http://{}:{}".format(*runner.addresses[0][:2])
-        async with aiohttp.ClientSession() as session:
+        address = "{}://{}:{}".format("https" if tls else "http", *runner.addresses[0][:2])
+        connector = aiohttp.TCPConnector(ssl=client_context() if tls else True)
+        async with aiohttp.ClientSession(connector=connector) as session:
 
             async def ask(number: int) -> str:
                 async with session.post(f"{address}/shout", data=f"hello {number}") as response:
@@ -151,7 +156,8 @@ def test_anyio_runs_with_its_task_groups_threads_and_streams() -> None:
     assert (in_thread, received) == (42, b"around")
 
 
-def test_websockets_talk_both_ways() -> None:
+@BOTH_WAYS
+def test_websockets_talk_both_ways(tls: bool) -> None:
     from websockets.asyncio.client import connect
     from websockets.asyncio.server import serve
 
@@ -160,9 +166,10 @@ def test_websockets_talk_both_ways() -> None:
             async for message in connection:
                 await connection.send(message)
 
-        async with serve(echo, "127.0.0.1", 0) as server:
+        async with serve(echo, "127.0.0.1", 0, ssl=server_context() if tls else None) as server:
             port = server.sockets[0].getsockname()[1]
-            async with connect(f"ws://127.0.0.1:{port}") as connection:
+            scheme, context = ("wss", client_context()) if tls else ("ws", None)
+            async with connect(f"{scheme}://127.0.0.1:{port}", ssl=context) as connection:
                 await connection.send("text")
                 await connection.send(b"b" * 300_000)
                 answers = [await connection.recv(), await connection.recv()]

@@ -240,3 +240,6 @@ pub(crate) const THREAD_SAFE_HANDLES: bool = cfg!(Py_3_14);
 
 /// A TLS transport says that it is closing when the transport below it is.
 pub(crate) const TLS_CLOSES_WITH_THE_TRANSPORT_BELOW: bool = cfg!(Py_3_14);
+
+/// `abort()` of a TLS transport calls `_force_close(None)` of the transport below; before, `abort()`.
+pub(crate) const TLS_ABORTS_BY_FORCE_CLOSE: bool = cfg!(Py_3_13);

@@ -21,6 +21,7 @@ use crate::interop::{imports, log};
 use crate::raw::bytes::{self, Bytes};
 use crate::raw::call::{self, Name};
 use crate::raw::cell::{GilCell, GilValue, ObjCell};
+use crate::raw::compat;
 use crate::raw::instance::Visitor;
 use crate::raw::obj::Obj;
 use crate::raw::{Raised, RawResult, to_py, to_raw};
@@ -280,7 +281,9 @@ pub(super) fn force_close(this: &Bound<'_, TlsProtocol>, error: Option<&PyErr>) 
         stream::force_close(&transport, error.map(|err| err.clone_ref(py)));
         return Ok(());
     }
-    match call::optional_attr(py, &below, &FORCE_CLOSE)? {
+    let by_error = error.is_some() || compat::TLS_ABORTS_BY_FORCE_CLOSE;
+    let method = if by_error { call::optional_attr(py, &below, &FORCE_CLOSE)? } else { None };
+    match method {
         Some(method) => {
             let error = match error {
                 Some(err) => Obj::from_any(err.value(py).as_any()),
