@@ -217,6 +217,24 @@ impl Driver {
         }
     }
 
+    /// Receives a datagram (its end is cut off if `buf` is too small) and tells who sent it; `None` if the sender has no name.
+    #[inline]
+    pub fn recv_from(&self, fd: RawFd, buf: &mut [u8]) -> io::Result<(usize, Option<Address>)> {
+        match &self.backend {
+            Backend::Epoll(_) => socket::recv_from(fd, buf),
+            Backend::Sim(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// Sends a datagram.
+    #[inline]
+    pub fn send_to(&self, fd: RawFd, buf: &[u8], receiver: &Address) -> io::Result<usize> {
+        match &self.backend {
+            Backend::Epoll(_) => socket::send_to(fd, buf, receiver),
+            Backend::Sim(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
     /// Takes a connection from the backlog; it is non-blocking and close-on-exec.
     pub fn accept(&self, fd: RawFd) -> io::Result<OwnedFd> {
         match &self.backend {

@@ -47,6 +47,24 @@ pub(crate) fn send_vectored(fd: RawFd, bufs: &[IoSlice<'_>]) -> io::Result<usize
     Ok(rustix::net::sendmsg(borrow(fd)?, bufs, &mut no_ancillary, SendFlags::NOSIGNAL)?)
 }
 
+/// A datagram (its end is cut off if `buf` is too small), and who sent it: nobody if the sender has no name.
+#[inline]
+pub(crate) fn recv_from(fd: RawFd, buf: &mut [u8]) -> io::Result<(usize, Option<Address>)> {
+    let (count, _, sender) = rustix::net::recvfrom(borrow(fd)?, buf, RecvFlags::empty())?;
+    Ok((count, sender.map(|sender| Address::from_kernel(Some(sender)))))
+}
+
+#[inline]
+pub(crate) fn send_to(fd: RawFd, buf: &[u8], receiver: &Address) -> io::Result<usize> {
+    let fd = borrow(fd)?;
+    match receiver {
+        Address::Inet(SocketAddr::V4(v4)) => Ok(rustix::net::sendto(fd, buf, SendFlags::NOSIGNAL, v4)?),
+        Address::Inet(SocketAddr::V6(v6)) => Ok(rustix::net::sendto(fd, buf, SendFlags::NOSIGNAL, v6)?),
+        Address::Unix(path) => Ok(rustix::net::sendto(fd, buf, SendFlags::NOSIGNAL, &address::unix(path)?)?),
+        Address::Other => Err(rustix::io::Errno::AFNOSUPPORT.into()),
+    }
+}
+
 pub(crate) fn accept(fd: RawFd) -> io::Result<OwnedFd> {
     Ok(rustix::net::accept_with(borrow(fd)?, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?)
 }

@@ -22,6 +22,7 @@ pub(super) fn ready(py: Python<'_>, event_loop: &Loop, token: Token, readable: b
         SlotKind::ReadPipe => transports::pipe::read::on_ready(py, &object, readable),
         SlotKind::WritePipe => transports::pipe::write::on_ready(py, &object, readable, writable),
         SlotKind::Child => transports::child::on_ready(py, &object),
+        SlotKind::Datagram => transports::datagram::on_ready(py, &object, readable, writable),
         SlotKind::Listener => transports::server::on_ready(py, &object, readable),
         SlotKind::Waiter => transports::waiter::on_ready(py, &object, readable, writable),
         SlotKind::Handles => Watcher::on_ready(py, &object, readable, writable),

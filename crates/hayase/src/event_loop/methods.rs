@@ -5,13 +5,13 @@
 use pyo3::exceptions::PyTypeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple, PyType};
+use pyo3::types::{PyDict, PyInt, PyTuple, PyType};
 
 use super::pipes::Direction;
 use super::watchers::{self, Side};
 use super::{
-    Arguments, Loop, connect, debug, exceptions, executor, pipes, resolve, run, serve, signals, sockets, start_tls,
-    unix,
+    Arguments, Loop, connect, datagram, debug, exceptions, executor, pipes, resolve, run, serve, signals, sockets,
+    start_tls, unix,
 };
 use crate::raw::instance::Visitor;
 use crate::raw::obj::Obj;
@@ -362,6 +362,38 @@ impl Loop {
         };
         let py = slf.py();
         unix::create_server(py, Loop::runtime_ref(slf), arguments).map(|made| to_python(py, Some(made)))
+    }
+
+    /// A socket for datagrams: gives (transport, protocol).
+    #[pyo3(signature = (protocol_factory, local_addr=None, remote_addr=None, *, family=None, proto=None, flags=None,
+                        reuse_port=None, allow_broadcast=None, sock=None))]
+    #[expect(clippy::too_many_arguments, reason = "asyncio's signature")]
+    fn create_datagram_endpoint(
+        slf: &Bound<'_, Self>,
+        protocol_factory: &Bound<'_, PyAny>,
+        local_addr: Given<'_, '_>,
+        remote_addr: Given<'_, '_>,
+        family: Given<'_, '_>,
+        proto: Given<'_, '_>,
+        flags: Given<'_, '_>,
+        reuse_port: Given<'_, '_>,
+        allow_broadcast: Given<'_, '_>,
+        sock: Given<'_, '_>,
+    ) -> PyResult<Py<PyAny>> {
+        let py = slf.py();
+        let number = |value: Given<'_, '_>| value.map_or_else(|| Obj::from_bound(PyInt::new(py, 0)), Obj::from_any);
+        let arguments = datagram::Endpoint {
+            protocol_factory: Obj::from_any(protocol_factory),
+            local_addr: local_addr.map(Obj::from_any),
+            remote_addr: remote_addr.map(Obj::from_any),
+            family: number(family),
+            proto: number(proto),
+            flags: number(flags),
+            reuse_port: reuse_port.map(Obj::from_any),
+            allow_broadcast: allow_broadcast.map(Obj::from_any),
+            sock: sock.map(Obj::from_any),
+        };
+        datagram::create_endpoint(py, Loop::runtime_ref(slf), arguments).map(|made| to_python(py, Some(made)))
     }
 
     // Pipes and children

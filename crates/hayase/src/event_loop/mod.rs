@@ -9,6 +9,7 @@
 
 mod connect;
 mod connect_through;
+mod datagram;
 mod debug;
 mod dispatch;
 mod exceptions;

@@ -255,12 +255,19 @@ pub(super) struct Resolved {
 const IPPROTO_TCP: c_int = 6;
 const IPPROTO_UDP: c_int = 17;
 const SOCK_STREAM: c_int = 1;
+const SOCK_DGRAM: c_int = 2;
 const AF_UNSPEC: c_int = 0;
 const AF_INET: c_int = 2;
 const AF_INET6: c_int = 10;
 
-/// Stream addresses of `(host, port)`: at once if the host is numeric, else through the loop's own `getaddrinfo`
-/// (which a program may have replaced).
+/// What the addresses are for.
+#[derive(Clone, Copy)]
+pub(super) enum Kind {
+    Stream,
+    Datagram,
+}
+
+/// Stream addresses of `(host, port)`, see [`resolve_kind`].
 pub(super) async fn resolve(
     co: &Co,
     host: Obj,
@@ -269,13 +276,31 @@ pub(super) async fn resolve(
     protocol: c_int,
     flags: c_int,
 ) -> PyResult<Vec<Resolved>> {
-    if let Some(info) = Python::attach(|py| numeric(py, &host, &port, family, protocol))? {
+    resolve_kind(co, Kind::Stream, host, port, family, protocol, flags).await
+}
+
+/// Addresses of `(host, port)`: at once if the host is numeric, else through the loop's own `getaddrinfo` (which a program may
+/// have replaced).
+pub(super) async fn resolve_kind(
+    co: &Co,
+    kind: Kind,
+    host: Obj,
+    port: Obj,
+    family: c_int,
+    protocol: c_int,
+    flags: c_int,
+) -> PyResult<Vec<Resolved>> {
+    if let Some(info) = Python::attach(|py| numeric(py, kind, &host, &port, family, protocol))? {
         return Ok(vec![info]);
     }
     let lookup = Python::attach(|py| {
         let keywords = PyDict::new(py);
         keywords.set_item("family", family)?;
-        keywords.set_item("type", py.import("socket")?.getattr("SOCK_STREAM")?)?;
+        let socktype = match kind {
+            Kind::Stream => "SOCK_STREAM",
+            Kind::Datagram => "SOCK_DGRAM",
+        };
+        keywords.set_item("type", py.import("socket")?.getattr(socktype)?)?;
         keywords.set_item("proto", protocol)?;
         keywords.set_item("flags", flags)?;
         let event_loop = co.event_loop().borrow(py);
@@ -305,7 +330,14 @@ pub(super) async fn resolve(
 }
 
 /// asyncio's shortcut for hosts that are addresses.
-fn numeric(py: Python<'_>, host: &Obj, port: &Obj, family: c_int, protocol: c_int) -> PyResult<Option<Resolved>> {
+fn numeric(
+    py: Python<'_>,
+    kind: Kind,
+    host: &Obj,
+    port: &Obj,
+    family: c_int,
+    protocol: c_int,
+) -> PyResult<Option<Resolved>> {
     if ![0, IPPROTO_TCP, IPPROTO_UDP].contains(&protocol) {
         return Ok(None);
     }
@@ -337,10 +369,14 @@ fn numeric(py: Python<'_>, host: &Obj, port: &Obj, family: c_int, protocol: c_in
     if family != AF_UNSPEC && family != own {
         return Ok(None);
     }
+    let (socktype, protocol) = match kind {
+        Kind::Stream => (SOCK_STREAM, IPPROTO_TCP),
+        Kind::Datagram => (SOCK_DGRAM, IPPROTO_UDP),
+    };
     Ok(Some(Resolved {
         family: own,
-        socktype: SOCK_STREAM,
-        protocol: IPPROTO_TCP,
+        socktype,
+        protocol,
         canonname: Obj::from_bound(PyString::new(py, "")),
         address: Obj::from_bound(address),
     }))

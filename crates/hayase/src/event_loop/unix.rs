@@ -125,7 +125,7 @@ async fn connect_to(co: &Co, path: &Obj) -> PyResult<Connected> {
 
 /// `None` while the listener's backlog is full. A Unix socket is connected at once or not at all.
 fn try_to_connect(py: Python<'_>, path: &Obj) -> PyResult<Option<Connected>> {
-    let Some(bytes) = native_path(py, path)? else {
+    let Some(bytes) = address::unix_path(&path.borrow(py))? else {
         return connect_python_socket(py, path);
     };
     let fd: OwnedFd = driver::unix_stream_socket().map_err(|error| errors::os_error(py, &error))?;
@@ -134,22 +134,6 @@ fn try_to_connect(py: Python<'_>, path: &Obj) -> PyResult<Option<Connected>> {
         Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(None),
         Err(error) => Err(errors::os_error(py, &error)),
     }
-}
-
-/// A path that the kernel can be given. What `socket` would refuse (too long, empty, a wrong type, a zero byte inside) is left to it,
-/// for its error.
-fn native_path(py: Python<'_>, path: &Obj) -> PyResult<Option<Vec<u8>>> {
-    /// The size of the field in the kernel's address, with the zero byte at its end.
-    const PATH_BYTES: usize = 108;
-    let Some(bytes) = address::unix_bytes(&path.borrow(py))? else {
-        return Ok(None);
-    };
-    let fits = match bytes.as_slice() {
-        [] => false,
-        [0, ..] => bytes.len() <= PATH_BYTES,
-        path => path.len() < PATH_BYTES && !path.contains(&0),
-    };
-    Ok(fits.then_some(bytes))
 }
 
 fn connect_python_socket(py: Python<'_>, path: &Obj) -> PyResult<Option<Connected>> {

@@ -87,6 +87,19 @@ imports! {
     stream_reader_protocol_class = "asyncio.streams"."StreamReaderProtocol";
 }
 
+/// What datagram transports are instances of: of asyncio's `DatagramTransport`, and of `Transport` as its own are.
+pub(crate) fn datagram_transport_class(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let class = CELL.get_or_try_init(py, || {
+        let bases = (transport_class(py)?, py.import("asyncio.transports")?.getattr("DatagramTransport")?);
+        let namespace = pyo3::types::PyDict::new(py);
+        namespace.set_item("__module__", "hayase._core")?;
+        let class = py.get_type::<pyo3::types::PyType>().call1(("DatagramTransport", bases, namespace))?;
+        Ok::<_, PyErr>(class.unbind())
+    })?;
+    Ok(class.bind(py).clone())
+}
+
 /// The module `asyncio.base_events`, which stays reachable when the interpreter ends and imports no longer work.
 pub(crate) fn base_events(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
     static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();

@@ -229,6 +229,15 @@ pub(crate) unsafe fn visit_dict(
 /// A Unix server removes the file of its socket when it is closed.
 pub(crate) const UNIX_SERVER_REMOVES_ITS_FILE: bool = cfg!(Py_3_13);
 
+/// `sendto(b"")` sends an empty datagram; before, it did nothing.
+pub(crate) const EMPTY_DATAGRAMS_ARE_SENT: bool = cfg!(Py_3_13);
+
+/// What a queued datagram counts in the write buffer besides its bytes.
+pub(crate) const DATAGRAM_HEADER_BYTES: usize = if cfg!(Py_3_13) { 8 } else { 0 };
+
+/// A socket given to `create_datagram_endpoint` may have any type but SOCK_STREAM, and is called a datagram socket.
+pub(crate) const DATAGRAM_SOCKETS_OF_ANY_TYPE: bool = cfg!(Py_3_13);
+
 /// `transport.writelines()` is `write(b"".join(...))`, errors included.
 pub(crate) const WRITELINES_JOINS: bool = cfg!(not(Py_3_12));
 

@@ -21,6 +21,8 @@ pub(crate) enum SlotKind {
     WritePipe,
     /// A child process, by its pidfd.
     Child,
+    /// A datagram transport.
+    Datagram,
     /// A listening socket of a server.
     Listener,
     /// `add_reader`/`add_writer`: the loop's own pair of handles.

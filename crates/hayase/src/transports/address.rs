@@ -72,6 +72,19 @@ pub(crate) fn unix_bytes(name: &Bound<'_, PyAny>) -> PyResult<Option<Vec<u8>>> {
     name.py().import("os")?.call_method1("fsencode", (text,))?.extract().map(Some)
 }
 
+/// A Unix path or abstract name that the kernel can be given. What Python's `socket` would refuse (too long, empty, a wrong type, a
+/// zero byte inside) is `None`, and left to it for its error.
+pub(crate) fn unix_path(name: &Bound<'_, PyAny>) -> PyResult<Option<Vec<u8>>> {
+    /// The size of the field in the kernel's address, with the zero byte at its end.
+    const PATH_BYTES: usize = 108;
+    let bytes = unix_bytes(name)?.filter(|bytes| match bytes.as_slice() {
+        [] => false,
+        [0, ..] => bytes.len() <= PATH_BYTES,
+        path => path.len() < PATH_BYTES && !path.contains(&0),
+    });
+    Ok(bytes)
+}
+
 /// `(host, port)` or `(host, port, flowinfo, scope_id)`.
 pub(crate) fn tuple<'py>(py: Python<'py>, address: &SocketAddr) -> PyResult<Bound<'py, PyTuple>> {
     match address {

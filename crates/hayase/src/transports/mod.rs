@@ -1,13 +1,13 @@
 //! Transports and servers: bytes between a socket and a protocol.
 //!
 //! `stream.rs` is the connection, `read.rs` and `write.rs` its two halves, `receiver.rs` says who gets what it reads;
-//! `tls/` is the layer over any of them; `server.rs` listens and accepts; `pipe/` has the two ends of pipes, `child.rs`
-//! waits for a child process, `waiter.rs` once for a descriptor. A transport knows its slot in the runtime; only the
-//! event loop's dispatch turns a slot
-//! back into an object and calls in here.
+//! `tls/` is the layer over any of them; `datagram/` is UDP and Unix datagrams; `server.rs` listens and accepts; `pipe/` has the
+//! two ends of pipes, `child.rs` waits for a child process, `waiter.rs` once for a descriptor. A transport knows its slot in the
+//! runtime; only the event loop's dispatch turns a slot back into an object and calls in here.
 
 pub(crate) mod address;
 pub(crate) mod child;
+pub(crate) mod datagram;
 pub(crate) mod pipe;
 pub(crate) mod read;
 pub(crate) mod receiver;
@@ -17,12 +17,17 @@ pub(crate) mod tls;
 pub(crate) mod waiter;
 pub(crate) mod write;
 
+use std::os::fd::RawFd;
+
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyModule;
 
 use crate::raw::RawResult;
 use crate::raw::call::{self, Name};
 use crate::raw::obj::Obj;
+use crate::runtime::RuntimeRef;
+use crate::runtime::slots::SlotKind;
 
 /// The protocol has to be told that it is connected; then reading begins.
 pub(crate) const CONNECTION_MADE: u32 = 1;
@@ -36,6 +41,9 @@ pub(crate) fn on_native(py: Python<'_>, object: &Obj, work: u32) -> RawResult<()
     let object = object.borrow(py);
     if let Some(outcome) = pipe::on_native(&object, work) {
         return outcome;
+    }
+    if let Ok(transport) = object.cast::<datagram::DatagramTransport>() {
+        return datagram::on_native(&transport, work);
     }
     let Ok(transport) = object.cast::<stream::StreamTransport>() else {
         return Ok(());
@@ -75,8 +83,25 @@ pub(crate) fn is_closing(py: Python<'_>, transport: &Obj) -> RawResult<bool> {
     }
 }
 
+/// Refuses a descriptor that a transport of this loop uses.
+pub(crate) fn refuse_used(py: Python<'_>, runtime: &RuntimeRef, fd: RawFd) -> PyResult<()> {
+    let user = runtime.slots.with(py, |slots| {
+        let slot = slots.get(slots.token_of(fd)?)?;
+        [SlotKind::Stream, SlotKind::Datagram].contains(&slot.kind).then(|| slot.object.clone())
+    });
+    let Some(user) = user else {
+        return Ok(());
+    };
+    let user = user.into_bound(py);
+    if user.call_method0("is_closing")?.is_truthy()? {
+        return Ok(());
+    }
+    Err(PyRuntimeError::new_err(format!("File descriptor {fd} is used by transport {}", user.repr()?)))
+}
+
 pub(crate) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<stream::StreamTransport>()?;
+    module.add_class::<datagram::DatagramTransport>()?;
     module.add_class::<pipe::read::ReadPipeTransport>()?;
     module.add_class::<pipe::write::WritePipeTransport>()?;
     module.add_class::<child::Child>()?;
@@ -84,6 +109,7 @@ pub(crate) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<server::Listener>()?;
     module.add_class::<waiter::Waiter>()?;
     pipe::write::add_methods(module.py())?;
+    datagram::add_methods(module.py())?;
     stream::add_methods(module.py())?;
     tls::init(module)
 }

@@ -18,6 +18,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
 use super::address;
+use super::datagram::DatagramTransport;
 use super::receiver::Receiver;
 use super::server::Server;
 use super::{CONNECTION_LOST, CONNECTION_MADE, waiter, write};
@@ -127,7 +128,7 @@ pub(crate) fn make<'py>(
     parts: Parts<'_, 'py>,
 ) -> PyResult<Bound<'py, StreamTransport>> {
     crate::raw::to_py(py, runtime.scheduler.check_open(py))?;
-    refuse_used(py, runtime, parts.fd)?;
+    super::refuse_used(py, runtime, parts.fd)?;
     let receiver = Receiver::of(parts.protocol)?;
     let transport = Bound::new(
         py,
@@ -170,21 +171,6 @@ pub(crate) fn make<'py>(
     }
     runtime.scheduler.push(py, Ready::Native { object, work: CONNECTION_MADE });
     Ok(transport)
-}
-
-fn refuse_used(py: Python<'_>, runtime: &RuntimeRef, fd: RawFd) -> PyResult<()> {
-    let user = runtime.slots.with(py, |slots| {
-        let slot = slots.get(slots.token_of(fd)?)?;
-        (slot.kind == SlotKind::Stream).then(|| slot.object.clone())
-    });
-    let Some(user) = user else {
-        return Ok(());
-    };
-    let user = user.into_bound(py);
-    if user.cast::<StreamTransport>()?.get().closing.get() {
-        return Ok(());
-    }
-    Err(PyRuntimeError::new_err(format!("File descriptor {fd} is used by transport {}", user.repr()?)))
 }
 
 // What the event loop calls
@@ -851,6 +837,8 @@ pub(crate) fn close_all(py: Python<'_>, runtime: &Runtime) {
         let object = object.borrow(py);
         let closed = if let Ok(transport) = object.cast::<StreamTransport>() {
             transport.get().close_with_the_loop(py)
+        } else if let Ok(transport) = object.cast::<DatagramTransport>() {
+            transport.get().close_with_the_loop(py)
         } else if let Ok(server) = object.cast::<Server>() {
             server.get().close_with_the_loop(py)
         } else {
@@ -897,6 +885,7 @@ pub(super) fn to_python(py: Python<'_>, value: Option<Obj>) -> Py<PyAny> {
     value.map_or_else(|| py.None(), |value| value.into_bound(py).unbind())
 }
 
+/// `set_write_buffer_limits(high, low)` but for the pausing.
 pub(super) fn set_limits(
     flow: &GilCell<FlowControl>,
     py: Python<'_>,
