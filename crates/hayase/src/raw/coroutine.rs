@@ -1,11 +1,10 @@
 //! One step of a coroutine, generator or anything that looks like one.
 
-use pyo3::exceptions::PyRuntimeWarning;
-use pyo3::{PyErr, Python, ffi};
+use pyo3::{Python, ffi};
 
 use super::call::{self, Name};
 use super::obj::Obj;
-use super::{Raised, compat, exception};
+use super::{Raised, exception};
 
 static THROW: Name = Name::new(c"throw");
 static VALUE: Name = Name::new(c"value");
@@ -55,17 +54,4 @@ pub(crate) fn is_native(object: &Obj) -> bool {
 pub(crate) fn is_generator(object: &Obj) -> bool {
     // SAFETY: alive.
     unsafe { ffi::PyGen_CheckExact(object.as_ptr()) != 0 }
-}
-
-/// RuntimeWarning for a native coroutine that dies without having been awaited; a warning turned into an error is
-/// unraisable. Whoever drops the coroutine may be handling an exception, which stays as it is.
-pub(crate) fn warn_never_awaited(py: Python<'_>, coro: &Obj, name: &str) {
-    let pending = compat::take_raised(py);
-    let text = std::ffi::CString::new(format!("coroutine '{name}' was never awaited"));
-    if let Ok(text) = text
-        && let Err(err) = PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), &text, 1)
-    {
-        err.write_unraisable(py, Some(&coro.borrow(py)));
-    }
-    compat::restore_raised(py, pending);
 }

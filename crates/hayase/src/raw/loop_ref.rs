@@ -50,15 +50,6 @@ impl<S> LoopRef<S> {
         LoopRef { object: ObjCell::empty(), scheduler: GilValue::new(std::ptr::null()), _scheduler: PhantomData }
     }
 
-    /// The same reference once more.
-    pub(crate) fn clone_ref(&self) -> LoopRef<S> {
-        LoopRef {
-            object: ObjCell::new(self.object.get()),
-            scheduler: GilValue::new(self.scheduler.get()),
-            _scheduler: PhantomData,
-        }
-    }
-
     /// Another loop from now on.
     pub(crate) fn set(&self, other: &LoopRef<S>) {
         let before = self.object.replace(other.object());

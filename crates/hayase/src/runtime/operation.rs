@@ -92,6 +92,11 @@ impl Operation {
         self.target.get().expect("an operation that runs has its target")
     }
 
+    /// Goes on as another kind.
+    pub(crate) fn become_kind(&self, kind: &'static Kind) {
+        self.kind.set(kind);
+    }
+
     fn release(&self) {
         self.awaiting.clear();
         self.waiter.set(None);

@@ -20,8 +20,6 @@ use pyo3::prelude::*;
 use pyo3::types::PyModule;
 
 pub(crate) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    reading::init(module.py())?;
-    draining::init(module.py())?;
     reader::init(module)?;
     protocol::init(module)?;
     writer::init(module)

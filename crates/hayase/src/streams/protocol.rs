@@ -25,6 +25,7 @@ use crate::raw::obj::Obj;
 use crate::raw::{RawResult, to_py, weak};
 use crate::tasks::future;
 use crate::tasks::scheduler::LoopRef;
+use crate::tasks::wait;
 use crate::transports::receiver::{self, Native};
 
 static ADD_DONE_CALLBACK: Name = Name::new(c"add_done_callback");
@@ -347,7 +348,7 @@ impl StreamReaderProtocol {
         if let Some(closed) = self.closed.get() {
             return Ok(closed.into_bound(py).unbind());
         }
-        let closed = to_py(py, future::create(py, &self.event_loop))?;
+        let closed = to_py(py, wait::create_future(py, &self.event_loop))?;
         self.closed.set(Some(closed.clone()));
         if self.connection_lost.get() {
             self.end_closed(py, &closed, self.lost_error.get().as_ref())?;

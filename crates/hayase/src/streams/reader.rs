@@ -13,17 +13,19 @@ use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyDict, PyModule, PyTuple};
 
 use super::attributes::{is_native_method, to_python};
-use super::reading::{self, Goal};
+use super::reading::{READ, READ_EVERYTHING, READ_EXACTLY, READ_LINE, READ_UNTIL};
 use crate::interop::imports;
 use crate::raw::bytes::{self, Bytes};
 use crate::raw::call::{self, Name};
 use crate::raw::cell::{GilCell, GilValue, ObjCell};
 use crate::raw::fastcall::{self, Args, FastMethod};
-use crate::raw::instance::Visitor;
+use crate::raw::instance::{Ref, Visitor};
 use crate::raw::obj::Obj;
 use crate::raw::{Raised, RawResult, exception, to_py, to_raw};
+use crate::runtime::operation::{self, Operation};
 use crate::tasks::future;
 use crate::tasks::scheduler::LoopRef;
+use crate::tasks::wait;
 
 static PAUSE_READING: Name = Name::new(c"pause_reading");
 static RESUME_READING: Name = Name::new(c"resume_reading");
@@ -43,16 +45,26 @@ pub(crate) struct StreamReader {
     paused: GilValue<bool>,
     /// How often something was taken out of the buffer: a search that was begun before starts anew.
     takes: GilValue<u64>,
+    search: GilValue<Option<Search>>,
     waiter: ObjCell,
     exception: ObjCell,
     transport: ObjCell,
 }
 
-/// How far a search for separators has come, and in which content of the buffer.
-#[derive(Default)]
+/// How far a search for separators has come, whose it is, and in which content of the buffer. One at a time is kept for
+/// when more has come, because one reading waits at a time.
+#[derive(Clone, Copy)]
 pub(super) struct Search {
     progress: Progress,
+    /// Address of the operation; never followed.
+    owner: usize,
     takes: u64,
+}
+
+impl Search {
+    pub(super) fn begun_by(operation: &Ref<Operation>) -> Search {
+        Search { progress: Progress::default(), owner: operation.as_ptr() as usize, takes: 0 }
+    }
 }
 
 /// What a look at the buffer gave.
@@ -70,6 +82,14 @@ impl StreamReader {
 
     fn has_transport(&self) -> Option<Obj> {
         self.transport.get().filter(|transport| !transport.is_none())
+    }
+
+    #[inline]
+    pub(super) fn check_exception(&self, py: Python<'_>) -> RawResult<()> {
+        match self.exception() {
+            None => Ok(()),
+            Some(error) => Err(exception::raise(py, &error)),
+        }
     }
 
     pub(super) fn limit(&self) -> usize {
@@ -108,8 +128,8 @@ impl StreamReader {
     pub(super) fn fail(&self, py: Python<'_>, error: &Obj) -> RawResult<()> {
         self.exception.set(Some(error.clone()));
         match self.take_waiter() {
-            Some(waiter) => future::fail_unless_cancelled(py, &waiter, error),
-            None => Ok(()),
+            Some(waiter) if !wait::is_cancelled(py, &waiter)? => wait::set_exception(py, &waiter, error),
+            Some(_) | None => Ok(()),
         }
     }
 
@@ -119,8 +139,8 @@ impl StreamReader {
 
     fn wake(&self, py: Python<'_>) -> RawResult<()> {
         match self.take_waiter() {
-            Some(waiter) => future::resolve_unless_cancelled(py, &waiter),
-            None => Ok(()),
+            Some(waiter) if !wait::is_cancelled(py, &waiter)? => wait::set_result(py, &waiter, Obj::none(py)),
+            Some(_) | None => Ok(()),
         }
     }
 
@@ -175,7 +195,7 @@ impl StreamReader {
         if self.paused.get() {
             self.resume(py)?;
         }
-        let waiter = future::create(py, &self.event_loop)?;
+        let waiter = wait::create_future(py, &self.event_loop)?;
         self.waiter.set(Some(waiter.clone()));
         Ok(waiter)
     }
@@ -232,7 +252,7 @@ impl StreamReader {
     }
 
     /// `readline`: what `until` raises is turned into what has arrived, or into a `ValueError`.
-    pub(super) fn line(&self, py: Python<'_>, search: &mut Search) -> RawResult<Found> {
+    pub(super) fn line(&self, py: Python<'_>, search: Search) -> RawResult<Found> {
         static NEWLINE: std::sync::OnceLock<Separators> = std::sync::OnceLock::new();
         match self.look(py, NEWLINE.get_or_init(Separators::newline), search) {
             Scan::Found { end } => {
@@ -255,7 +275,7 @@ impl StreamReader {
         }
     }
 
-    pub(super) fn until(&self, py: Python<'_>, separators: &Separators, search: &mut Search) -> RawResult<Found> {
+    pub(super) fn until(&self, py: Python<'_>, separators: &Separators, search: Search) -> RawResult<Found> {
         match self.look(py, separators, search) {
             Scan::Found { end } => {
                 let chunk = self.take(py, end)?;
@@ -273,11 +293,18 @@ impl StreamReader {
     }
 
     #[inline]
-    fn look(&self, py: Python<'_>, separators: &Separators, search: &mut Search) -> Scan {
-        if search.takes != self.takes.get() {
-            *search = Search { progress: Progress::default(), takes: self.takes.get() };
+    fn look(&self, py: Python<'_>, separators: &Separators, mut search: Search) -> Scan {
+        let scan = self.buffer.with(py, |buffer| buffer.scan(separators, &mut search.progress, self.limit.get()));
+        if scan == Scan::NotYet {
+            self.search.set(Some(Search { takes: self.takes.get(), ..search }));
         }
-        self.buffer.with(py, |buffer| buffer.scan(separators, &mut search.progress, self.limit.get()))
+        scan
+    }
+
+    /// The search of a reading that has waited; a new one if another has searched or taken something meanwhile.
+    pub(super) fn search_of(&self, _py: Python<'_>, operation: &Ref<Operation>) -> Search {
+        let new = Search::begun_by(operation);
+        self.search.get().filter(|kept| kept.owner == new.owner && kept.takes == self.takes.get()).unwrap_or(new)
     }
 
     fn cells(&self) -> [&ObjCell; 3] {
@@ -334,6 +361,7 @@ impl StreamReader {
             eof: GilValue::new(false),
             paused: GilValue::new(false),
             takes: GilValue::new(0),
+            search: GilValue::new(None),
             waiter: ObjCell::empty(),
             exception: ObjCell::empty(),
             transport: ObjCell::empty(),
@@ -515,7 +543,7 @@ impl StreamReader {
 // The four readings: an awaitable each, which begins when it is awaited
 
 macro_rules! readings {
-    ($($type:ident, $name:literal, $doc:literal, $argument:ident, $goal:expr;)*) => {
+    ($($type:ident, $name:literal, $doc:literal, $argument:ident, $kind:expr, $bare:expr;)*) => {
         $(
             struct $type;
 
@@ -524,7 +552,9 @@ macro_rules! readings {
                 const DOC: &'static std::ffi::CStr = $doc;
 
                 fn call(py: Python<'_>, this: &Obj, _: &StreamReader, args: &Args<'_>) -> RawResult<Obj> {
-                    reading::make(py, this, $goal, $argument(py, args)?)
+                    let argument = $argument(py, args)?;
+                    let kind = if argument.is_none() { $bare } else { $kind };
+                    operation::make(py, kind, this.clone(), argument)
                 }
             }
         )*
@@ -537,10 +567,10 @@ macro_rules! readings {
 }
 
 readings! {
-    Read, c"read", c"Up to n bytes as soon as there are any; everything up to the end if n is negative.", read_argument, Goal::Read;
-    ReadExactly, c"readexactly", c"Exactly n bytes; IncompleteReadError if the stream ends before.", count_argument, Goal::Exactly;
-    ReadLine, c"readline", c"Up to and with the next newline; what is left at the end of the stream.", no_argument, Goal::Line;
-    ReadUntil, c"readuntil", c"Up to and with a separator, or the first of several.", separator_argument, Goal::Until;
+    Read, c"read", c"Up to n bytes as soon as there are any; everything up to the end if n is negative.", read_argument, &READ, &READ_EVERYTHING;
+    ReadExactly, c"readexactly", c"Exactly n bytes; IncompleteReadError if the stream ends before.", count_argument, &READ_EXACTLY, &READ_EXACTLY;
+    ReadLine, c"readline", c"Up to and with the next newline; what is left at the end of the stream.", no_argument, &READ_LINE, &READ_LINE;
+    ReadUntil, c"readuntil", c"Up to and with a separator, or the first of several.", separator_argument, &READ_UNTIL, &READ_UNTIL;
 }
 
 static N: Name = Name::new(c"n");
@@ -649,9 +679,4 @@ pub(super) fn count(py: Python<'_>, argument: &Obj) -> RawResult<Option<usize>> 
             Err(fastcall::type_error(py, text.to_owned()))
         }
     }
-}
-
-/// For readings: raises what was set with `set_exception`.
-pub(super) fn raise(py: Python<'_>, error: &Obj) -> Raised {
-    exception::raise(py, error)
 }

@@ -16,8 +16,9 @@ use crate::raw::fastcall::{self, Args, FastMethod};
 use crate::raw::instance::Visitor;
 use crate::raw::obj::Obj;
 use crate::raw::{RawResult, to_py};
-use crate::tasks::future;
+use crate::runtime::operation;
 use crate::tasks::scheduler::LoopRef;
+use crate::tasks::wait;
 use crate::transports;
 
 static CLOSE: Name = Name::new(c"close");
@@ -164,9 +165,8 @@ impl StreamWriter {
     /// Wait until the connection is closed.
     fn wait_closed(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
         let py = slf.py();
-        draining::make(py, &Obj::from_any(slf.as_any()), draining::Wait::Closed)
-            .map(|wait| wait.into_bound(py).unbind())
-            .map_err(|raised| raised.fetch(py))
+        let waiting = operation::make(py, &draining::WAIT_CLOSED, Obj::from_any(slf.as_any()), None);
+        to_py(py, waiting).map(|waiting| waiting.into_bound(py).unbind())
     }
 
     /// `__del__`: a writer that is closed has nothing to say; else the running version's words.
@@ -231,8 +231,8 @@ impl StreamWriter {
     fn _complete_fut(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         if self.complete.is_none() {
             let event_loop = self.event_loop.get().unwrap_or_else(|| Obj::none(py));
-            let complete = to_py(py, future::create(py, &LoopRef::new(event_loop)))?;
-            to_py(py, future::resolve_unless_cancelled(py, &complete))?;
+            let complete = to_py(py, wait::create_future(py, &LoopRef::new(event_loop)))?;
+            to_py(py, wait::set_result(py, &complete, Obj::none(py)))?;
             self.complete.set(Some(complete));
         }
         Ok(to_python(py, self.complete.get()))
@@ -289,7 +289,7 @@ impl FastMethod<StreamWriter> for Drain {
             return Err(fastcall::type_error(py, text));
         }
         let [] = args.keywords(py, [])?;
-        draining::make(py, this, draining::Wait::Drain)
+        operation::make(py, &draining::DRAIN, this.clone(), None)
     }
 }
 

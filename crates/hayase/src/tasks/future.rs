@@ -24,7 +24,7 @@ use crate::raw::fastcall::Args;
 use crate::raw::instance::{Class, Data, Ref, Visitor};
 use crate::raw::obj::Obj;
 use crate::raw::table::{Step, Table};
-use crate::raw::{Raised, RawResult, compat, context, exception, iterate, to_py, to_raw};
+use crate::raw::{Raised, RawResult, compat, context, exception, to_py, to_raw};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum State {
@@ -470,83 +470,6 @@ impl Core {
             this,
             &[("message", message.as_any()), ("exception", &error.borrow(py)), ("future", &this.borrow(py))],
         );
-    }
-}
-
-// For native awaitables and whoever wakes them
-
-/// `loop.create_future()` of any loop.
-#[inline]
-pub(crate) fn create(py: Python<'_>, event_loop: &LoopRef) -> RawResult<Obj> {
-    static CREATE_FUTURE: Name = Name::new(c"create_future");
-    if event_loop.scheduler().is_some() {
-        return make(py, event_loop.clone_ref());
-    }
-    let object = event_loop.object().unwrap_or_else(|| Obj::none(py));
-    call::method(py, &object, &CREATE_FUTURE, &[])
-}
-
-/// `if not future.cancelled(): future.set_result(None)`
-#[inline]
-pub(crate) fn resolve_unless_cancelled(py: Python<'_>, future: &Obj) -> RawResult<()> {
-    static CANCELLED: Name = Name::new(c"cancelled");
-    if let Some(future) = Ref::<FutureData>::view_obj(future) {
-        if future.core.state() == State::Cancelled {
-            return Ok(());
-        }
-        return future.core.set_result(py, future.as_obj(), Obj::none(py));
-    }
-    if call::is_true(py, &call::method(py, future, &CANCELLED, &[])?)? {
-        return Ok(());
-    }
-    call::method(py, future, &SET_RESULT_NAME, &[&Obj::none(py)]).map(drop)
-}
-
-/// `if not future.cancelled(): future.set_exception(error)`
-pub(crate) fn fail_unless_cancelled(py: Python<'_>, future: &Obj, error: &Obj) -> RawResult<()> {
-    static CANCELLED: Name = Name::new(c"cancelled");
-    static SET_EXCEPTION: Name = Name::new(c"set_exception");
-    if call::is_true(py, &call::method(py, future, &CANCELLED, &[])?)? {
-        return Ok(());
-    }
-    call::method(py, future, &SET_EXCEPTION, &[error]).map(drop)
-}
-
-/// What a native awaitable that waits keeps, and what it yields.
-pub(crate) struct Awaited {
-    pub(crate) keep: Obj,
-    pub(crate) yielded: Obj,
-}
-
-/// The first half of `await future`: one of ours is yielded as it is, another through its iterator.
-#[inline]
-pub(crate) fn begin_await(py: Python<'_>, future: Obj) -> RawResult<Awaited> {
-    if let Some(core) = core_of(&future)
-        && core.is_pending()
-    {
-        core.blocking.set(true);
-        return Ok(Awaited { keep: future.clone(), yielded: future });
-    }
-    let iterator = iterate::await_iterator(py, &future)?;
-    match iterate::send(py, &iterator, &Obj::none(py))? {
-        iterate::Step::Yielded(yielded) => Ok(Awaited { keep: iterator, yielded }),
-        iterate::Step::Returned(_) => Err(Raised::from_err(py, PyRuntimeError::new_err("the future was done already"))),
-    }
-}
-
-/// The second half, with what [`begin_await`] kept: `None` when the future is done, or what it yields once more.
-#[inline]
-pub(crate) fn continue_await(py: Python<'_>, kept: &Obj, value: Option<&Obj>) -> RawResult<Option<Obj>> {
-    if let Some(core) = core_of(kept) {
-        if core.is_pending() {
-            return Err(Raised::from_err(py, PyRuntimeError::new_err("await wasn't used with future")));
-        }
-        return core.get_result(py).map(|_| None);
-    }
-    let none = Obj::none(py);
-    match iterate::send(py, kept, value.unwrap_or(&none))? {
-        iterate::Step::Yielded(yielded) => Ok(Some(yielded)),
-        iterate::Step::Returned(_) => Ok(None),
     }
 }
 

@@ -67,6 +67,15 @@ pub(crate) fn set_result(py: Python<'_>, future: &Obj, value: Obj) -> RawResult<
     }
 }
 
+/// `future.set_exception(error)`
+pub(crate) fn set_exception(py: Python<'_>, future: &Obj, error: &Obj) -> RawResult<()> {
+    static SET_EXCEPTION: Name = Name::new(c"set_exception");
+    match core_of(future) {
+        Some(core) => core.set_exception(py, future, error),
+        None => call::method(py, future, &SET_EXCEPTION, &[error]).map(drop),
+    }
+}
+
 /// `future.cancel()`
 pub(crate) fn cancel(py: Python<'_>, future: &Obj) -> RawResult<bool> {
     match core_of(future) {
