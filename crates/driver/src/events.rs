@@ -21,6 +21,8 @@ impl Interest {
     pub const READABLE: Interest = Interest(1);
     pub const WRITABLE: Interest = Interest(2);
     pub const BOTH: Interest = Interest(3);
+    /// Added to directions: a report when something changes is enough, what merely is still ready need not be repeated.
+    pub const CHANGES: Interest = Interest(4);
 
     #[inline]
     pub const fn contains(self, other: Interest) -> bool {
@@ -53,12 +55,13 @@ impl BitOr for Interest {
 
 impl fmt::Debug for Interest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match *self {
+        f.write_str(match self.without(Interest::CHANGES) {
             Interest::NONE => "NONE",
             Interest::READABLE => "READABLE",
             Interest::WRITABLE => "WRITABLE",
             _ => "BOTH",
-        })
+        })?;
+        if self.contains(Interest::CHANGES) { f.write_str(" | CHANGES") } else { Ok(()) }
     }
 }
 

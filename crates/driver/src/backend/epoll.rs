@@ -1,4 +1,4 @@
-//! Readiness by level-triggered epoll.
+//! Readiness by epoll: level-triggered, but for who asks for changes only.
 //!
 //! The kernel hands back 64 bits for each event. They are the descriptor and a serial number, not the caller's token: a table
 //! by descriptor holds token and interest. That costs 16 bytes a descriptor and one uncontended lock a batch, and buys what
@@ -158,6 +158,9 @@ fn flags(interest: Interest) -> EventFlags {
     }
     if interest.contains(Interest::WRITABLE) {
         flags |= EventFlags::OUT;
+    }
+    if interest.contains(Interest::CHANGES) {
+        flags |= EventFlags::ET;
     }
     flags
 }

@@ -23,6 +23,7 @@ on_every_world!(
     all_64_bits_of_a_token_come_back,
     a_regular_file_and_a_bad_number_are_refused,
     a_small_buffer_starves_nobody,
+    who_asks_for_changes_hears_of_what_is_and_of_what_comes_after_would_block,
 );
 
 const A: Token = Token(1);
@@ -46,6 +47,24 @@ fn a_socket_with_data_is_reported_until_the_data_is_read(world: &World) {
     assert_eq!(world.events(), [readable(A)]);
     assert_eq!(world.driver.recv(a.as_raw_fd(), &mut [0; 2]).unwrap(), 1);
     assert_eq!(world.events_now(), []);
+}
+
+fn who_asks_for_changes_hears_of_what_is_and_of_what_comes_after_would_block(world: &World) {
+    let (a, b) = world.pair();
+    let number = a.as_raw_fd();
+    let changes = Interest::READABLE | Interest::CHANGES;
+    world.send_all(&b, b"x").unwrap();
+    world.driver.watch(number, changes, A).unwrap();
+    assert_eq!(world.events(), [readable(A)]);
+    world.driver.rewatch(number, changes, B).unwrap();
+    assert_eq!(world.events(), [readable(B)]);
+    for _ in 0..3 {
+        assert_eq!(world.driver.recv(number, &mut [0; 2]).unwrap(), 1);
+        assert_eq!(world.driver.recv(number, &mut [0; 2]).unwrap_err().kind(), ErrorKind::WouldBlock);
+        assert_eq!(world.events_now(), []);
+        world.send_all(&b, b"y").unwrap();
+        assert_eq!(world.events(), [readable(B)]);
+    }
 }
 
 fn an_idle_socket_is_writable_and_not_readable(world: &World) {

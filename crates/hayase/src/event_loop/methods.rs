@@ -435,15 +435,12 @@ impl Loop {
 
     /// Receive up to n bytes.
     fn sock_recv(slf: &Bound<'_, Self>, sock: &Bound<'_, PyAny>, n: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        sockets::receive(slf, "Loop.sock_recv", "recv", sock, vec![Obj::from_any(n)])
-            .map(|made| to_python(slf.py(), Some(made)))
+        sockets::receive(slf, sock, n).map(|made| to_python(slf.py(), Some(made)))
     }
 
     /// Receive into a buffer; gives the number of bytes.
     fn sock_recv_into(slf: &Bound<'_, Self>, sock: &Bound<'_, PyAny>, buf: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        let args = vec![Obj::from_any(buf)];
-        sockets::receive(slf, "Loop.sock_recv_into", "recv_into", sock, args)
-            .map(|made| to_python(slf.py(), Some(made)))
+        sockets::receive_into(slf, sock, buf).map(|made| to_python(slf.py(), Some(made)))
     }
 
     /// Receive a datagram of up to bufsize bytes: gives (data, address).
@@ -452,23 +449,18 @@ impl Loop {
         sock: &Bound<'_, PyAny>,
         bufsize: &Bound<'_, PyAny>,
     ) -> PyResult<Py<PyAny>> {
-        let args = vec![Obj::from_any(bufsize)];
-        sockets::receive(slf, "Loop.sock_recvfrom", "recvfrom", sock, args).map(|made| to_python(slf.py(), Some(made)))
+        sockets::receive_from(slf, sock, bufsize).map(|made| to_python(slf.py(), Some(made)))
     }
 
     /// Receive a datagram into a buffer: gives (number of bytes, address).
-    #[pyo3(signature = (sock, buf, nbytes=0))]
+    #[pyo3(signature = (sock, buf, nbytes=None), text_signature = "($self, sock, buf, nbytes=0)")]
     fn sock_recvfrom_into(
         slf: &Bound<'_, Self>,
         sock: &Bound<'_, PyAny>,
         buf: &Bound<'_, PyAny>,
-        nbytes: usize,
+        nbytes: Given<'_, '_>,
     ) -> PyResult<Py<PyAny>> {
-        let count = if nbytes == 0 { buf.len()? } else { nbytes };
-        let count = Obj::from_bound(count.into_pyobject(slf.py())?);
-        let args = vec![Obj::from_any(buf), count];
-        sockets::receive(slf, "Loop.sock_recvfrom_into", "recvfrom_into", sock, args)
-            .map(|made| to_python(slf.py(), Some(made)))
+        sockets::receive_from_into(slf, sock, buf, nbytes).map(|made| to_python(slf.py(), Some(made)))
     }
 
     /// Send all of data.

@@ -30,11 +30,11 @@ mod watchers;
 use std::collections::BTreeMap;
 use std::io;
 
-use driver::{Driver, Time};
+use driver::{Driver, Time, Token};
 use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyModule, PyTuple, PyType};
 
-use crate::raw::cell::{GilValue, ObjCell};
+use crate::raw::cell::{GilCell, GilValue, ObjCell};
 use crate::raw::obj::Obj;
 use crate::raw::{detached, kept_context, loop_ref};
 use crate::runtime::{Runtime, RuntimeRef};
@@ -60,6 +60,9 @@ pub(crate) struct Loop {
     /// `sys.set_coroutine_origin_tracking_depth` as it was before debug mode changed it.
     origin_tracking: GilValue<Option<i32>>,
     signals: signals::Signals,
+    immediate: GilValue<sockets::Immediate>,
+    /// Registrations that were taken to stand without asking the kernel: `watchers.rs`.
+    doubts: GilCell<Vec<Token>>,
     /// The class overrides `call_soon`: futures and tasks then go through it.
     overrides_call_soon: bool,
 }
@@ -82,6 +85,8 @@ impl Loop {
             current_handle: ObjCell::empty(),
             origin_tracking: GilValue::new(None),
             signals: signals::Signals::new(),
+            immediate: GilValue::new(sockets::Immediate::NONE),
+            doubts: GilCell::new(Vec::new()),
             overrides_call_soon,
         })
     }
@@ -136,6 +141,7 @@ pub(crate) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
     module.add_class::<connect::Attempt>()?;
     module.add_class::<connect::ConnectedSocket>()?;
     resolve::init(py)?;
+    sockets::init(py, module)?;
     crate::interop::imports::prepare_reports(py)?;
     kept_context::init(py)?;
     schedule::add_methods(py)?;

@@ -11,6 +11,7 @@ use driver::{Driver, Events, Time};
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
 
+use super::watchers::{self, DOUBT_MAX};
 use super::{Loop, debug, dispatch};
 use crate::raw::obj::Obj;
 use crate::raw::{Raised, RawResult, call, context, detached, kept_context, to_raw};
@@ -54,7 +55,12 @@ fn run_turn(py: Python<'_>, this: &Obj, event_loop: &Loop, events: &mut Events) 
         // Signal handlers may run, and others may look while this thread sleeps.
         kept_context::forget();
         current::leave_last(py, &event_loop.runtime.scheduler, this)?;
+        let in_doubt = idle && watchers::has_doubts(py, event_loop);
+        let sleep = if in_doubt { Some(sleep.map_or(DOUBT_MAX, |sleep| sleep.min(DOUBT_MAX))) } else { sleep };
         wait(py, driver, events, sleep)?;
+        if in_doubt && events.is_empty() {
+            watchers::confirm(py, event_loop);
+        }
         let now = if idle { driver.now() } else { now };
         event_loop.last_poll.set(now);
         collect_events(py, event_loop, events);

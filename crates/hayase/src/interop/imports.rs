@@ -65,6 +65,7 @@ imports! {
     unregister_task = "_asyncio"."_unregister_task";
     add_to_awaited_by = "_asyncio"."future_add_to_awaited_by";
     discard_from_awaited_by = "_asyncio"."future_discard_from_awaited_by";
+    socket_class = "socket"."socket";
     gai_error = "socket"."gaierror";
     exception_group = "builtins"."ExceptionGroup";
     /// A subclass of `Transport`: what asyncio's own transports are, and its `sendfile` wants.

@@ -65,7 +65,8 @@ impl Runtime {
         }
     }
 
-    /// Begins to watch `fd` for `object`. The caller made sure that nobody else watches it ([`Slots::token_of`]).
+    /// Begins to watch `fd` for `object`. The caller made sure that nobody else who is alive uses it
+    /// ([`Slots::token_of`]); whoever has a slot for that number loses it.
     pub(crate) fn watch(
         &self,
         py: Python<'_>,
@@ -74,7 +75,11 @@ impl Runtime {
         kind: SlotKind,
         object: Obj,
     ) -> io::Result<Token> {
-        let token = self.slots.with(py, |slots| slots.insert(kind, object, fd, interest));
+        let (token, before) = self.slots.with(py, |slots| {
+            let before = slots.token_of(fd).and_then(|before| slots.remove(before));
+            (slots.insert(kind, object, fd, interest), before)
+        });
+        drop(before);
         match self.driver.watch(fd, interest, token) {
             Ok(()) => Ok(token),
             Err(error) => {

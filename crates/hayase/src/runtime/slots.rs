@@ -25,7 +25,7 @@ pub(crate) enum SlotKind {
     Datagram,
     /// A listening socket of a server.
     Listener,
-    /// `add_reader`/`add_writer`: the loop's own pair of handles.
+    /// `add_reader`/`add_writer` and native code that waits for a socket of the program's: `event_loop/watchers.rs`.
     Handles,
     /// Native code that waits once for readiness (a connect in progress): a future to resolve.
     Waiter,

@@ -34,6 +34,8 @@ pub(crate) enum Current {
 
 pub(crate) struct Scheduler {
     ready: GilCell<VecDeque<Ready>>,
+    /// Counts the entries that were taken out (wrapping): two looks at the same number are within one entry.
+    pub(crate) entry: GilValue<u32>,
     timers: GilCell<TimerQueue<Obj>>,
     waker: Waker,
     /// `loop.get_debug()`
@@ -48,6 +50,7 @@ impl Scheduler {
     pub(crate) fn new(waker: Waker) -> Scheduler {
         Scheduler {
             ready: GilCell::new(VecDeque::new()),
+            entry: GilValue::new(0),
             timers: GilCell::new(TimerQueue::new()),
             waker,
             debug: GilValue::new(false),
@@ -64,6 +67,7 @@ impl Scheduler {
 
     #[inline]
     pub(crate) fn pop(&self, py: Python<'_>) -> Option<Ready> {
+        self.entry.set(self.entry.get().wrapping_add(1));
         self.ready.with(py, VecDeque::pop_front)
     }
 

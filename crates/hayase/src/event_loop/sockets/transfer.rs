@@ -1,0 +1,586 @@
+//! The coroutines that move data: one small object each, a state machine by hand.
+//!
+//! `await loop.sock_recv(sock, n)` with data that has arrived makes this object and the bytes, and nothing else. On a plain,
+//! non-blocking `socket.socket` the system call is made straight from here; what is unusual in any way (another class, a
+//! time-out, odd arguments) is left to the socket's own method, whose errors are then the right ones.
+//!
+//! Must stay true
+//! - The descriptor is asked for at each attempt: a socket that was closed meanwhile is an error, not somebody else's.
+//! - Whoever waits was told "not now" just before (`watchers.rs` counts on it).
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::RawFd;
+
+use pyo3::exceptions::{
+    PyBlockingIOError, PyInterruptedError, PyRuntimeError, PyRuntimeWarning, PyTypeError, PyValueError,
+};
+use pyo3::prelude::*;
+use pyo3::types::{PyInt, PyModule, PyString};
+
+use super::{check_socket, is_greedy};
+use crate::event_loop::Loop;
+use crate::event_loop::watchers::{self, Side};
+use crate::interop::{errors, imports};
+use crate::raw::bytes::{self, Bytes};
+use crate::raw::call::{self, Name};
+use crate::raw::cell::{GilValue, ObjCell};
+use crate::raw::fastcall::Args;
+use crate::raw::instance::{Class, Data, Ref, Visitor};
+use crate::raw::obj::Obj;
+use crate::raw::table::{Step, Table};
+use crate::raw::{Raised, RawResult, exception, iterate, to_py, to_raw};
+use crate::runtime::{RuntimeRef, SCRATCH_BYTES};
+
+static FILENO: Name = Name::new(c"fileno");
+static GETTIMEOUT: Name = Name::new(c"gettimeout");
+static RECV: Name = Name::new(c"recv");
+static RECV_INTO: Name = Name::new(c"recv_into");
+static RECVFROM: Name = Name::new(c"recvfrom");
+static RECVFROM_INTO: Name = Name::new(c"recvfrom_into");
+static SEND: Name = Name::new(c"send");
+static SENDTO: Name = Name::new(c"sendto");
+static THROW: Name = Name::new(c"throw");
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Operation {
+    Receive,
+    ReceiveInto,
+    ReceiveFrom,
+    ReceiveFromInto,
+    SendAll,
+    SendTo,
+}
+
+impl Operation {
+    fn name(self) -> &'static str {
+        match self {
+            Operation::Receive => "sock_recv",
+            Operation::ReceiveInto => "sock_recv_into",
+            Operation::ReceiveFrom => "sock_recvfrom",
+            Operation::ReceiveFromInto => "sock_recvfrom_into",
+            Operation::SendAll => "sock_sendall",
+            Operation::SendTo => "sock_sendto",
+        }
+    }
+
+    fn side(self) -> Side {
+        match self {
+            Operation::Receive | Operation::ReceiveInto | Operation::ReceiveFrom | Operation::ReceiveFromInto => {
+                Side::Reader
+            }
+            Operation::SendAll | Operation::SendTo => Side::Writer,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Created,
+    Running,
+    /// Lets everything run that is ready.
+    GivingWay,
+    Waiting,
+    Done,
+}
+
+pub(crate) struct Transfer {
+    operation: Operation,
+    state: GilValue<State>,
+    runtime: RuntimeRef,
+    sock: ObjCell,
+    /// How much, or what from or into.
+    argument: ObjCell,
+    /// The address to send to, or how much to receive into a buffer.
+    extra: ObjCell,
+    /// The iterator of `future`.
+    awaiting: ObjCell,
+    future: ObjCell,
+    /// The descriptor that is waited for.
+    fd: GilValue<RawFd>,
+    sent: GilValue<usize>,
+}
+
+impl Data for Transfer {
+    const FINALIZE: bool = true;
+    const FREELIST: usize = 256;
+
+    fn class() -> &'static Class<Self> {
+        static CLASS: Class<Transfer> = Class::new();
+        &CLASS
+    }
+    fn visit(&self, visitor: &mut Visitor<'_>) {
+        self.runtime.visit(visitor);
+        self.cells().into_iter().for_each(|cell| visitor.cell(cell));
+    }
+    fn clear(&self) {
+        self.cells().into_iter().for_each(|cell| cell.set(None));
+    }
+    #[inline]
+    fn wants_finalizer(&self) -> bool {
+        matches!(self.state.get(), State::Created | State::Waiting)
+    }
+    fn finalize(py: Python<'_>, this: &Ref<Self>) {
+        if this.state.get() == State::Created
+            && let Err(err) = warn_never_awaited(py, this)
+        {
+            exception::write_unraisable(py, Raised::from_err(py, err), this.as_obj());
+        }
+        this.finish(py);
+    }
+}
+
+impl Transfer {
+    fn cells(&self) -> [&ObjCell; 5] {
+        [&self.sock, &self.argument, &self.extra, &self.awaiting, &self.future]
+    }
+
+    /// The end, however it came.
+    fn finish(&self, py: Python<'_>) {
+        self.stop_waiting(py);
+        self.state.set(State::Done);
+        for cell in [&self.sock, &self.argument, &self.extra] {
+            cell.set(None);
+        }
+    }
+
+    fn stop_waiting(&self, py: Python<'_>) {
+        self.awaiting.set(None);
+        if let Some(future) = self.future.take()
+            && let Ok(event_loop) = self.runtime.object().borrow(py).cast::<Loop>()
+        {
+            watchers::stop_waiting(py, event_loop.get(), self.operation.side(), self.fd.get(), &future);
+        }
+    }
+}
+
+// The methods of the loop
+
+pub(crate) fn receive(this: &Bound<'_, Loop>, sock: &Bound<'_, PyAny>, count: &Bound<'_, PyAny>) -> PyResult<Obj> {
+    make(this, Operation::Receive, sock, count, None)
+}
+
+pub(crate) fn receive_into(
+    this: &Bound<'_, Loop>,
+    sock: &Bound<'_, PyAny>,
+    buffer: &Bound<'_, PyAny>,
+) -> PyResult<Obj> {
+    make(this, Operation::ReceiveInto, sock, buffer, None)
+}
+
+pub(crate) fn receive_from(this: &Bound<'_, Loop>, sock: &Bound<'_, PyAny>, count: &Bound<'_, PyAny>) -> PyResult<Obj> {
+    make(this, Operation::ReceiveFrom, sock, count, None)
+}
+
+pub(crate) fn receive_from_into(
+    this: &Bound<'_, Loop>,
+    sock: &Bound<'_, PyAny>,
+    buffer: &Bound<'_, PyAny>,
+    count: Option<&Bound<'_, PyAny>>,
+) -> PyResult<Obj> {
+    make(this, Operation::ReceiveFromInto, sock, buffer, count)
+}
+
+pub(crate) fn send_all(this: &Bound<'_, Loop>, sock: &Bound<'_, PyAny>, data: &Bound<'_, PyAny>) -> PyResult<Obj> {
+    make(this, Operation::SendAll, sock, data, None)
+}
+
+pub(crate) fn send_to(
+    this: &Bound<'_, Loop>,
+    sock: &Bound<'_, PyAny>,
+    data: &Bound<'_, PyAny>,
+    address: &Bound<'_, PyAny>,
+) -> PyResult<Obj> {
+    make(this, Operation::SendTo, sock, data, Some(address))
+}
+
+#[inline]
+fn make(
+    this: &Bound<'_, Loop>,
+    operation: Operation,
+    sock: &Bound<'_, PyAny>,
+    argument: &Bound<'_, PyAny>,
+    extra: Option<&Bound<'_, PyAny>>,
+) -> PyResult<Obj> {
+    let py = this.py();
+    let transfer = Transfer {
+        operation,
+        state: GilValue::new(State::Created),
+        runtime: Loop::runtime_ref(this),
+        sock: ObjCell::new(Some(Obj::from_any(sock))),
+        argument: ObjCell::new(Some(Obj::from_any(argument))),
+        extra: ObjCell::new(extra.map(Obj::from_any)),
+        awaiting: ObjCell::empty(),
+        future: ObjCell::empty(),
+        fd: GilValue::new(-1),
+        sent: GilValue::new(0),
+    };
+    Ok(to_py(py, Transfer::class().make(py, transfer))?.into_obj())
+}
+
+pub(super) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()> {
+    const DOC: &CStr = c"A coroutine of the loop that receives from or sends to a socket.";
+    const DISALLOW: u64 = pyo3::ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION;
+    let table = Table::<Transfer>::new(c"hayase._core.Transfer", DOC, std::ptr::null_mut(), DISALLOW)
+        .iter(|_py: Python<'_>, this: &Ref<Transfer>| Ok(this.as_obj().clone()))
+        .awaits(|_py: Python<'_>, this: &Ref<Transfer>| Ok(this.as_obj().clone()))
+        .next(next)
+        .send(advance)
+        .onearg(c"send", c"Continue.", send)
+        .fastcall(c"throw", c"Raise an exception where it waits.", throw)
+        .noargs(c"close", c"End it where it waits.", close)
+        .get(c"__name__", |py: Python<'_>, this: &Ref<Transfer>| {
+            Ok(Obj::from_bound(PyString::new(py, this.operation.name())))
+        })
+        .get(c"__qualname__", |py: Python<'_>, this: &Ref<Transfer>| {
+            Ok(Obj::from_bound(PyString::new(py, &qualified_name(this))))
+        })
+        .get(c"cr_running", |py: Python<'_>, this: &Ref<Transfer>| {
+            Ok(Obj::bool(py, this.state.get() == State::Running))
+        })
+        .get(c"cr_await", |py: Python<'_>, this: &Ref<Transfer>| Ok(this.future.get().unwrap_or_else(|| Obj::none(py))))
+        .repr(|py: Python<'_>, this: &Ref<Transfer>| {
+            let text = format!("<coroutine object {} at {:p}>", qualified_name(this), this.as_ptr());
+            Ok(Obj::from_bound(PyString::new(py, &text)))
+        });
+    to_py(py, table.build(std::ptr::null_mut()))?;
+    module.add("Transfer", Transfer::class().type_obj().into_bound(py))
+}
+
+fn qualified_name(this: &Ref<Transfer>) -> String {
+    format!("Loop.{}", this.operation.name())
+}
+
+#[cold]
+fn warn_never_awaited(py: Python<'_>, this: &Ref<Transfer>) -> PyResult<()> {
+    let text = std::ffi::CString::new(format!("coroutine '{}' was never awaited", qualified_name(this)))?;
+    PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), &text, 1)
+}
+
+// The coroutine's interface
+
+fn next(py: Python<'_>, this: &Ref<Transfer>) -> RawResult<Option<Obj>> {
+    match advance(py, this, &Obj::none(py))? {
+        Step::Yield(value) => Ok(Some(value)),
+        Step::Return(value) if value.is_none() => Ok(None),
+        Step::Return(value) => Err(exception::return_value(py, value)),
+    }
+}
+
+fn send(py: Python<'_>, this: &Ref<Transfer>, value: &Obj) -> RawResult<Obj> {
+    match advance(py, this, value)? {
+        Step::Yield(value) => Ok(value),
+        Step::Return(value) => Err(exception::raise_stop_iteration(py, &value)),
+    }
+}
+
+fn throw(py: Python<'_>, this: &Ref<Transfer>, args: &Args<'_>) -> RawResult<Obj> {
+    refuse_other_states(py, this)?;
+    if let Some(iterator) = this.awaiting.get() {
+        // The future's iterator judges the arguments, and raises.
+        let args: Vec<Obj> = (0..args.len()).filter_map(|place| args.get(place)).collect();
+        let outcome = call::method(py, &iterator, &THROW, &args.iter().collect::<Vec<_>>());
+        return match outcome {
+            Ok(yielded) => Ok(yielded),
+            Err(raised) => {
+                let error = exception::fetch(py, raised);
+                this.finish(py);
+                Err(exception::restore(py, error))
+            }
+        };
+    }
+    let error = to_raw(py, crate::tasks::future::thrown(py, args))?;
+    this.finish(py);
+    Err(exception::restore(py, error))
+}
+
+fn close(py: Python<'_>, this: &Ref<Transfer>) -> RawResult<Obj> {
+    if this.state.get() == State::Running {
+        return Err(Raised::from_err(py, PyValueError::new_err("coroutine already executing")));
+    }
+    this.finish(py);
+    Ok(Obj::none(py))
+}
+
+fn refuse_other_states(py: Python<'_>, this: &Ref<Transfer>) -> RawResult<()> {
+    match this.state.get() {
+        State::Created | State::GivingWay | State::Waiting => Ok(()),
+        State::Running => Err(Raised::from_err(py, PyValueError::new_err("coroutine already executing"))),
+        State::Done => Err(Raised::from_err(py, PyRuntimeError::new_err("cannot reuse already awaited coroutine"))),
+    }
+}
+
+// One step
+
+#[inline]
+fn advance(py: Python<'_>, this: &Ref<Transfer>, value: &Obj) -> RawResult<Step> {
+    refuse_other_states(py, this)?;
+    let before = this.state.get();
+    if before == State::Created && !value.is_none() {
+        let text = "can't send non-None value to a just-started coroutine";
+        return Err(Raised::from_err(py, PyTypeError::new_err(text)));
+    }
+    this.state.set(State::Running);
+    match run(py, this, before, value) {
+        Ok(Step::Yield(value)) => Ok(Step::Yield(value)),
+        Ok(Step::Return(value)) => {
+            this.finish(py);
+            Ok(Step::Return(value))
+        }
+        Err(raised) => {
+            // What is dropped must not see the exception.
+            let error = exception::fetch(py, raised);
+            this.finish(py);
+            Err(exception::restore(py, error))
+        }
+    }
+}
+
+#[inline]
+fn run(py: Python<'_>, this: &Ref<Transfer>, before: State, value: &Obj) -> RawResult<Step> {
+    let object = this.runtime.object().borrow(py);
+    let event_loop = object.cast::<Loop>().expect("made by a method of the loop");
+    let Some(sock) = this.sock.get() else {
+        return Err(Raised::from_err(py, PyRuntimeError::new_err("coroutine was cleared")));
+    };
+    match before {
+        State::Created => {
+            to_raw(py, check_socket(py, &this.runtime, &sock.borrow(py)))?;
+            if is_greedy(event_loop.get()) {
+                this.state.set(State::GivingWay);
+                return Ok(Step::Yield(Obj::none(py)));
+            }
+        }
+        State::Waiting => {
+            if let Some(iterator) = this.awaiting.get() {
+                match iterate::send(py, &iterator, value)? {
+                    iterate::Step::Yielded(value) => {
+                        this.state.set(State::Waiting);
+                        return Ok(Step::Yield(value));
+                    }
+                    iterate::Step::Returned(_) => {}
+                }
+            }
+            this.stop_waiting(py);
+        }
+        State::GivingWay | State::Running | State::Done => {}
+    }
+    if let Some(result) = attempt(py, this, &sock)? {
+        return Ok(Step::Return(result));
+    }
+    let fd = descriptor(py, &sock)?;
+    this.fd.set(fd);
+    let side = this.operation.side();
+    let future = to_raw(py, watchers::wait(py, &event_loop, side, &sock.borrow(py), fd))?;
+    this.future.set(Some(future.clone()));
+    let iterator = iterate::await_iterator(py, &future)?;
+    this.awaiting.set(Some(iterator.clone()));
+    match iterate::send(py, &iterator, &Obj::none(py))? {
+        iterate::Step::Yielded(value) => {
+            this.state.set(State::Waiting);
+            Ok(Step::Yield(value))
+        }
+        iterate::Step::Returned(_) => {
+            Err(Raised::from_err(py, PyRuntimeError::new_err("a new future was done already")))
+        }
+    }
+}
+
+// Attempts: `None` if the socket is not ready
+
+#[inline]
+fn attempt(py: Python<'_>, this: &Ref<Transfer>, sock: &Obj) -> RawResult<Option<Obj>> {
+    let argument = this.argument.get().unwrap_or_else(|| Obj::none(py));
+    let fd = plain_descriptor(py, sock)?;
+    match (this.operation, fd) {
+        (Operation::Receive, Some(fd)) => receive_now(py, this, sock, fd, &argument),
+        (Operation::Receive, None) => ask(py, sock, &RECV, &[&argument]),
+        (Operation::ReceiveInto, Some(fd)) => receive_into_now(py, this, sock, fd, &argument),
+        (Operation::ReceiveInto, None) => ask(py, sock, &RECV_INTO, &[&argument]),
+        (Operation::ReceiveFrom, _) => ask(py, sock, &RECVFROM, &[&argument]),
+        (Operation::ReceiveFromInto, _) => {
+            let count = match this.extra.get() {
+                Some(count) if call::is_true(py, &count)? => count,
+                Some(_) | None => {
+                    let length = to_raw(py, argument.borrow(py).len())?;
+                    Obj::from_bound(PyInt::new(py, length))
+                }
+            };
+            ask(py, sock, &RECVFROM_INTO, &[&argument, &count])
+        }
+        (Operation::SendTo, _) => {
+            let address = this.extra.get().unwrap_or_else(|| Obj::none(py));
+            ask(py, sock, &SENDTO, &[&argument, &address])
+        }
+        (Operation::SendAll, fd) => send_rest(py, this, sock, fd, argument),
+    }
+}
+
+/// The socket's own method.
+fn ask(py: Python<'_>, sock: &Obj, method: &'static Name, args: &[&Obj]) -> RawResult<Option<Obj>> {
+    match call::method(py, sock, method, args) {
+        Ok(result) => Ok(Some(result)),
+        Err(raised) => {
+            let err = raised.fetch(py);
+            if err.is_instance_of::<PyBlockingIOError>(py) || err.is_instance_of::<PyInterruptedError>(py) {
+                return Ok(None);
+            }
+            Err(Raised::from_err(py, err))
+        }
+    }
+}
+
+/// `None` if the socket is not ready.
+fn taken<T>(py: Python<'_>, outcome: io::Result<T>) -> RawResult<Option<T>> {
+    match outcome {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(Raised::from_err(py, errors::os_error(py, &error))),
+    }
+}
+
+/// A signal is no reason to wait: what is there would not be reported again.
+fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            outcome => return outcome,
+        }
+    }
+}
+
+#[inline]
+fn receive_now(py: Python<'_>, this: &Ref<Transfer>, sock: &Obj, fd: RawFd, argument: &Obj) -> RawResult<Option<Obj>> {
+    let wanted = argument.borrow(py).cast_exact::<PyInt>().ok().and_then(|wanted| wanted.extract::<usize>().ok());
+    let driver = &this.runtime.driver;
+    match wanted {
+        Some(wanted @ 1..=SCRATCH_BYTES) => {
+            let received = this.runtime.scratch.with(py, |scratch| {
+                let count = uninterrupted(|| driver.recv(fd, &mut scratch[..wanted]));
+                count.map(|count| Bytes::copy(py, &scratch[..count]))
+            });
+            taken(py, received)?.transpose().map(|data| data.map(Bytes::into_obj))
+        }
+        Some(wanted) if wanted > 0 && isize::try_from(wanted).is_ok() => {
+            let received = loop {
+                match bytes::receive(py, driver, fd, wanted)? {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    received => break received,
+                }
+            };
+            Ok(taken(py, received)?.map(Bytes::into_obj))
+        }
+        Some(_) | None => ask(py, sock, &RECV, &[argument]),
+    }
+}
+
+fn receive_into_now(
+    py: Python<'_>,
+    this: &Ref<Transfer>,
+    sock: &Obj,
+    fd: RawFd,
+    buffer: &Obj,
+) -> RawResult<Option<Obj>> {
+    let received = bytes::with_writable_buffer(py, buffer, |memory| {
+        // Zero bytes asked for would look like the end of the stream.
+        (!memory.is_empty()).then(|| uninterrupted(|| this.runtime.driver.recv(fd, memory)))
+    });
+    match received {
+        Ok(Some(received)) => Ok(taken(py, received)?.map(|count| Obj::from_bound(PyInt::new(py, count)))),
+        Ok(None) => ask(py, sock, &RECV_INTO, &[buffer]),
+        Err(raised) => {
+            drop(raised.fetch(py));
+            ask(py, sock, &RECV_INTO, &[buffer])
+        }
+    }
+}
+
+/// Sends until all is gone or the socket says "not now".
+fn send_rest(
+    py: Python<'_>,
+    this: &Ref<Transfer>,
+    sock: &Obj,
+    fd: Option<RawFd>,
+    mut data: Obj,
+) -> RawResult<Option<Obj>> {
+    loop {
+        let begin = this.sent.get();
+        let sent = match fd {
+            Some(fd) => {
+                let sent = bytes::with_buffer(py, &data, |memory| {
+                    let sent = uninterrupted(|| this.runtime.driver.send(fd, &memory[begin..]));
+                    sent.map(|count| (count, memory.len()))
+                });
+                match sent {
+                    Ok(sent) => taken(py, sent)?,
+                    // Its own method says what is wrong with the data.
+                    Err(raised) => {
+                        drop(raised.fetch(py));
+                        send_by_method(py, sock, &data, begin)?
+                    }
+                }
+            }
+            None => send_by_method(py, sock, &data, begin)?,
+        };
+        if let Some((count, length)) = sent {
+            if begin + count >= length {
+                return Ok(Some(Obj::none(py)));
+            }
+            this.sent.set(begin + count);
+        }
+        // The view keeps a mutable buffer at its size while we wait.
+        data = to_raw(py, view_of_bytes(py, &data))?;
+        this.argument.set(Some(data.clone()));
+        if sent.is_none() {
+            return Ok(None);
+        }
+    }
+}
+
+fn send_by_method(py: Python<'_>, sock: &Obj, data: &Obj, begin: usize) -> RawResult<Option<(usize, usize)>> {
+    let rest = if begin == 0 {
+        data.clone()
+    } else {
+        let slice = pyo3::types::PySlice::new(py, begin as isize, isize::MAX, 1);
+        to_raw(py, data.borrow(py).get_item(slice).map(Obj::from_bound))?
+    };
+    let Some(sent) = ask(py, sock, &SEND, &[&rest])? else {
+        return Ok(None);
+    };
+    let count: usize = to_raw(py, sent.borrow(py).extract())?;
+    let length = to_raw(py, view_of_bytes(py, data).and_then(|view| view.borrow(py).len()))?;
+    Ok(Some((count, length)))
+}
+
+/// A memoryview in bytes, so that positions are counts of bytes.
+fn view_of_bytes(py: Python<'_>, data: &Obj) -> PyResult<Obj> {
+    let view = py.get_type::<pyo3::types::PyMemoryView>().call1((data.borrow(py),))?;
+    if view.getattr("format")?.eq("B")? && view.getattr("ndim")?.eq(1)? {
+        return Ok(Obj::from_bound(view));
+    }
+    view.call_method1("cast", ("B",)).map(Obj::from_bound)
+}
+
+/// Of a socket whose system calls may be made from here: an exact `socket.socket` that never blocks.
+#[inline]
+fn plain_descriptor(py: Python<'_>, sock: &Obj) -> RawResult<Option<RawFd>> {
+    if !is_plain_socket(py, &sock.borrow(py)) {
+        return Ok(None);
+    }
+    let timeout = call::method(py, sock, &GETTIMEOUT, &[])?;
+    if timeout.borrow(py).extract::<f64>().ok() != Some(0.0) {
+        return Ok(None);
+    }
+    descriptor(py, sock).map(Some)
+}
+
+#[inline]
+pub(super) fn is_plain_socket(py: Python<'_>, sock: &Bound<'_, PyAny>) -> bool {
+    imports::socket_class(py).is_ok_and(|class| sock.get_type().is(class))
+}
+
+#[inline]
+fn descriptor(py: Python<'_>, sock: &Obj) -> RawResult<RawFd> {
+    let number = call::method(py, sock, &FILENO, &[])?;
+    to_raw(py, number.borrow(py).extract())
+}
