@@ -464,7 +464,7 @@ def test_a_tls_socket_is_refused(loop, run, pair):
                 loop.sock_accept(wrapped),
                 loop.sock_connect(wrapped, ("127.0.0.1", 1)),
             ):
-                with pytest.raises(TypeError, match="^Socket cannot be of type SSLSocket$"):
+                with pytest.raises(TypeError, match=r"^Socket cannot be of type SSLSocket$"):
                     await attempt
 
     run(main())
@@ -485,7 +485,7 @@ def test_a_blocking_socket_is_refused_in_debug_mode(loop, run, pair):
             loop.sock_accept(ours),
             loop.sock_connect(ours, ("127.0.0.1", 1)),
         ):
-            with pytest.raises(ValueError, match="^the socket must be non-blocking$"):
+            with pytest.raises(ValueError, match=r"^the socket must be non-blocking$"):
                 await attempt
         loop.set_debug(False)
         # As in asyncio, the program's own affair then.
@@ -540,7 +540,11 @@ def test_errors_of_the_socket_are_its_own(loop, run, pair):
         with pytest.raises(BrokenPipeError):
             await loop.sock_sendall(ours, b"x")
         ours.close()
-        for attempt in (loop.sock_recv(ours, 1), loop.sock_sendall(ours, b"x"), loop.sock_recv_into(ours, bytearray(1))):
+        for attempt in (
+            loop.sock_recv(ours, 1),
+            loop.sock_sendall(ours, b"x"),
+            loop.sock_recv_into(ours, bytearray(1)),
+        ):
             with pytest.raises(OSError, match="Bad file descriptor"):
                 await attempt
 

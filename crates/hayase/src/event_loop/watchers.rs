@@ -29,8 +29,7 @@ use crate::raw::instance::Visitor;
 use crate::raw::obj::Obj;
 use crate::raw::{RawResult, to_py};
 use crate::runtime::slots::SlotKind;
-use crate::tasks::{future, handle};
-use crate::transports::waiter;
+use crate::tasks::{future, handle, wait};
 
 /// So many events in a row may come while nobody waits (a program that is always behind its peer) before a registration
 /// for futures is given up.
@@ -141,7 +140,9 @@ impl Watcher {
             let Some(future) = self.waits(side).with(py, |waits| (!waits.is_empty()).then(|| waits.remove(0))) else {
                 break;
             };
-            waiter::resolve(py, &future)?;
+            if !wait::is_done(py, &future)? {
+                wait::set_result(py, &future, Obj::none(py))?;
+            }
             woken = true;
         }
         Ok(woken)
@@ -255,7 +256,7 @@ pub(super) fn add(
 }
 
 /// A future that is resolved when `sock`, whose descriptor is `fd`, is ready. Only for who was just told "not now".
-pub(super) fn wait(
+pub(super) fn begin_wait(
     py: Python<'_>,
     this: &Bound<'_, Loop>,
     side: Side,

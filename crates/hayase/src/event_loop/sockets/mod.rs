@@ -173,7 +173,7 @@ fn not_now(py: Python<'_>, outcome: PyResult<Obj>) -> PyResult<Option<Obj>> {
 async fn wait(co: &Co, side: Side, sock: &Obj, fd: RawFd) -> PyResult<()> {
     let future = Python::attach(|py| {
         let object = co.event_loop().borrow(py);
-        watchers::wait(py, &*object.cast::<Loop>()?, side, &sock.borrow(py), fd)
+        watchers::begin_wait(py, &*object.cast::<Loop>()?, side, &sock.borrow(py), fd)
     })?;
     let waiting = Waiting { event_loop: co.event_loop().clone(), side, fd, future: future.clone() };
     let outcome = co.wait_for(future).await;

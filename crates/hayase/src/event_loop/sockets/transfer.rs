@@ -29,8 +29,10 @@ use crate::raw::fastcall::Args;
 use crate::raw::instance::{Class, Data, Ref, Visitor};
 use crate::raw::obj::Obj;
 use crate::raw::table::{Step, Table};
-use crate::raw::{Raised, RawResult, exception, iterate, to_py, to_raw};
+use crate::raw::{Raised, RawResult, exception, to_py, to_raw};
 use crate::runtime::{RuntimeRef, SCRATCH_BYTES};
+use crate::tasks::future;
+use crate::tasks::wait::{Awaiting, Driven, Input};
 
 static FILENO: Name = Name::new(c"fileno");
 static GETTIMEOUT: Name = Name::new(c"gettimeout");
@@ -40,7 +42,6 @@ static RECVFROM: Name = Name::new(c"recvfrom");
 static RECVFROM_INTO: Name = Name::new(c"recvfrom_into");
 static SEND: Name = Name::new(c"send");
 static SENDTO: Name = Name::new(c"sendto");
-static THROW: Name = Name::new(c"throw");
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Operation {
@@ -93,8 +94,7 @@ pub(crate) struct Transfer {
     argument: ObjCell,
     /// The address to send to, or how much to receive into a buffer.
     extra: ObjCell,
-    /// The iterator of `future`.
-    awaiting: ObjCell,
+    awaiting: Awaiting,
     future: ObjCell,
     /// The descriptor that is waited for.
     fd: GilValue<RawFd>,
@@ -111,9 +111,11 @@ impl Data for Transfer {
     }
     fn visit(&self, visitor: &mut Visitor<'_>) {
         self.runtime.visit(visitor);
+        self.awaiting.visit(visitor);
         self.cells().into_iter().for_each(|cell| visitor.cell(cell));
     }
     fn clear(&self) {
+        self.awaiting.clear();
         self.cells().into_iter().for_each(|cell| cell.set(None));
     }
     #[inline]
@@ -131,8 +133,8 @@ impl Data for Transfer {
 }
 
 impl Transfer {
-    fn cells(&self) -> [&ObjCell; 5] {
-        [&self.sock, &self.argument, &self.extra, &self.awaiting, &self.future]
+    fn cells(&self) -> [&ObjCell; 4] {
+        [&self.sock, &self.argument, &self.extra, &self.future]
     }
 
     /// The end, however it came.
@@ -144,8 +146,13 @@ impl Transfer {
         }
     }
 
+    fn suspend(&self, state: State, value: Obj) -> Step {
+        self.state.set(state);
+        Step::Yield(value)
+    }
+
     fn stop_waiting(&self, py: Python<'_>) {
-        self.awaiting.set(None);
+        self.awaiting.clear();
         if let Some(future) = self.future.take()
             && let Ok(event_loop) = self.runtime.object().borrow(py).cast::<Loop>()
         {
@@ -210,7 +217,7 @@ fn make(
         sock: ObjCell::new(Some(Obj::from_any(sock))),
         argument: ObjCell::new(Some(Obj::from_any(argument))),
         extra: ObjCell::new(extra.map(Obj::from_any)),
-        awaiting: ObjCell::empty(),
+        awaiting: Awaiting::nothing(),
         future: ObjCell::empty(),
         fd: GilValue::new(-1),
         sent: GilValue::new(0),
@@ -225,7 +232,7 @@ pub(super) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
         .iter(|_py: Python<'_>, this: &Ref<Transfer>| Ok(this.as_obj().clone()))
         .awaits(|_py: Python<'_>, this: &Ref<Transfer>| Ok(this.as_obj().clone()))
         .next(next)
-        .send(advance)
+        .send(|py: Python<'_>, this: &Ref<Transfer>, value: &Obj| advance(py, this, Input::Send(value.clone())))
         .onearg(c"send", c"Continue.", send)
         .fastcall(c"throw", c"Raise an exception where it waits.", throw)
         .noargs(c"close", c"End it where it waits.", close)
@@ -260,7 +267,7 @@ fn warn_never_awaited(py: Python<'_>, this: &Ref<Transfer>) -> PyResult<()> {
 // The coroutine's interface
 
 fn next(py: Python<'_>, this: &Ref<Transfer>) -> RawResult<Option<Obj>> {
-    match advance(py, this, &Obj::none(py))? {
+    match advance(py, this, Input::Send(Obj::none(py)))? {
         Step::Yield(value) => Ok(Some(value)),
         Step::Return(value) if value.is_none() => Ok(None),
         Step::Return(value) => Err(exception::return_value(py, value)),
@@ -268,30 +275,18 @@ fn next(py: Python<'_>, this: &Ref<Transfer>) -> RawResult<Option<Obj>> {
 }
 
 fn send(py: Python<'_>, this: &Ref<Transfer>, value: &Obj) -> RawResult<Obj> {
-    match advance(py, this, value)? {
+    match advance(py, this, Input::Send(value.clone()))? {
         Step::Yield(value) => Ok(value),
         Step::Return(value) => Err(exception::raise_stop_iteration(py, &value)),
     }
 }
 
 fn throw(py: Python<'_>, this: &Ref<Transfer>, args: &Args<'_>) -> RawResult<Obj> {
-    refuse_other_states(py, this)?;
-    if let Some(iterator) = this.awaiting.get() {
-        // The future's iterator judges the arguments, and raises.
-        let args: Vec<Obj> = (0..args.len()).filter_map(|place| args.get(place)).collect();
-        let outcome = call::method(py, &iterator, &THROW, &args.iter().collect::<Vec<_>>());
-        return match outcome {
-            Ok(yielded) => Ok(yielded),
-            Err(raised) => {
-                let error = exception::fetch(py, raised);
-                this.finish(py);
-                Err(exception::restore(py, error))
-            }
-        };
+    let error = to_raw(py, future::thrown(py, args))?;
+    match advance(py, this, Input::Throw(error))? {
+        Step::Yield(value) => Ok(value),
+        Step::Return(value) => Err(exception::raise_stop_iteration(py, &value)),
     }
-    let error = to_raw(py, crate::tasks::future::thrown(py, args))?;
-    this.finish(py);
-    Err(exception::restore(py, error))
 }
 
 fn close(py: Python<'_>, this: &Ref<Transfer>) -> RawResult<Obj> {
@@ -313,15 +308,17 @@ fn refuse_other_states(py: Python<'_>, this: &Ref<Transfer>) -> RawResult<()> {
 // One step
 
 #[inline]
-fn advance(py: Python<'_>, this: &Ref<Transfer>, value: &Obj) -> RawResult<Step> {
+fn advance(py: Python<'_>, this: &Ref<Transfer>, input: Input) -> RawResult<Step> {
     refuse_other_states(py, this)?;
     let before = this.state.get();
-    if before == State::Created && !value.is_none() {
+    if let (State::Created, Input::Send(value)) = (before, &input)
+        && !value.is_none()
+    {
         let text = "can't send non-None value to a just-started coroutine";
         return Err(Raised::from_err(py, PyTypeError::new_err(text)));
     }
     this.state.set(State::Running);
-    match run(py, this, before, value) {
+    match run(py, this, before, input) {
         Ok(Step::Yield(value)) => Ok(Step::Yield(value)),
         Ok(Step::Return(value)) => {
             this.finish(py);
@@ -337,51 +334,43 @@ fn advance(py: Python<'_>, this: &Ref<Transfer>, value: &Obj) -> RawResult<Step>
 }
 
 #[inline]
-fn run(py: Python<'_>, this: &Ref<Transfer>, before: State, value: &Obj) -> RawResult<Step> {
+fn run(py: Python<'_>, this: &Ref<Transfer>, before: State, input: Input) -> RawResult<Step> {
     let object = this.runtime.object().borrow(py);
     let event_loop = object.cast::<Loop>().expect("made by a method of the loop");
     let Some(sock) = this.sock.get() else {
         return Err(Raised::from_err(py, PyRuntimeError::new_err("coroutine was cleared")));
     };
-    match before {
-        State::Created => {
-            to_raw(py, check_socket(py, &this.runtime, &sock.borrow(py)))?;
-            if is_greedy(event_loop.get()) {
-                this.state.set(State::GivingWay);
-                return Ok(Step::Yield(Obj::none(py)));
-            }
-        }
-        State::Waiting => {
-            if let Some(iterator) = this.awaiting.get() {
-                match iterate::send(py, &iterator, value)? {
-                    iterate::Step::Yielded(value) => {
-                        this.state.set(State::Waiting);
-                        return Ok(Step::Yield(value));
-                    }
-                    iterate::Step::Returned(_) => {}
-                }
+    match (before, input) {
+        (State::Waiting, input) => {
+            match this.awaiting.resume(py, input) {
+                Driven::Yielded(value) => return Ok(this.suspend(State::Waiting, value)),
+                Driven::Over(Ok(_)) => {}
+                Driven::Over(Err(error)) => return Err(exception::restore(py, error)),
             }
             this.stop_waiting(py);
         }
-        State::GivingWay | State::Running | State::Done => {}
-    }
-    if let Some(result) = attempt(py, this, &sock)? {
-        return Ok(Step::Return(result));
-    }
-    let fd = descriptor(py, &sock)?;
-    this.fd.set(fd);
-    let side = this.operation.side();
-    let future = to_raw(py, watchers::wait(py, &event_loop, side, &sock.borrow(py), fd))?;
-    this.future.set(Some(future.clone()));
-    let iterator = iterate::await_iterator(py, &future)?;
-    this.awaiting.set(Some(iterator.clone()));
-    match iterate::send(py, &iterator, &Obj::none(py))? {
-        iterate::Step::Yielded(value) => {
-            this.state.set(State::Waiting);
-            Ok(Step::Yield(value))
+        (_, Input::Throw(error)) => return Err(exception::restore(py, error)),
+        (State::Created, Input::Send(_)) => {
+            to_raw(py, check_socket(py, &this.runtime, &sock.borrow(py)))?;
+            if is_greedy(event_loop.get()) {
+                return Ok(this.suspend(State::GivingWay, Obj::none(py)));
+            }
         }
-        iterate::Step::Returned(_) => {
-            Err(Raised::from_err(py, PyRuntimeError::new_err("a new future was done already")))
+        (State::GivingWay | State::Running | State::Done, Input::Send(_)) => {}
+    }
+    loop {
+        if let Some(result) = attempt(py, this, &sock)? {
+            return Ok(Step::Return(result));
+        }
+        let fd = descriptor(py, &sock)?;
+        this.fd.set(fd);
+        let side = this.operation.side();
+        let future = to_raw(py, watchers::begin_wait(py, &event_loop, side, &sock.borrow(py), fd))?;
+        this.future.set(Some(future.clone()));
+        match this.awaiting.begin(py, &future) {
+            Driven::Yielded(value) => return Ok(this.suspend(State::Waiting, value)),
+            Driven::Over(Ok(_)) => this.stop_waiting(py),
+            Driven::Over(Err(error)) => return Err(exception::restore(py, error)),
         }
     }
 }
