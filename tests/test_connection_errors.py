@@ -112,7 +112,7 @@ def test_an_ipv6_address_with_a_scope_is_tried_with_it(loop, loop_factory):
         raise OSError("enough")
 
     loop.sock_connect = sock_connect
-    with pytest.raises(OSError, match="^enough$"):
+    with pytest.raises(OSError, match=r"^enough$"):
         loop.run_until_complete(loop.create_connection(asyncio.Protocol, "fe80::1%1", 80))
     assert tried == [(socket.AF_INET6, socket.SOCK_STREAM, ("fe80::1", 80, 0, 1))]
 
@@ -126,7 +126,7 @@ def test_a_port_may_be_the_name_of_a_service(loop, service):
         raise OSError("enough")
 
     loop.sock_connect = sock_connect
-    with pytest.raises(OSError, match="^enough$"):
+    with pytest.raises(OSError, match=r"^enough$"):
         loop.run_until_complete(loop.create_connection(asyncio.Protocol, "127.0.0.1", service))
     assert tried == [("127.0.0.1", 80)]
 
@@ -255,7 +255,7 @@ def test_errors_of_a_replaced_sock_connect_are_those_of_the_connection(with_sock
     assert [sock.fileno() for sock in sockets] == [-1, -1]
 
 
-@pytest.mark.parametrize("error", [asyncio.TimeoutError("late"), ZeroDivisionError("bug")], ids=type)
+@pytest.mark.parametrize("error", [TimeoutError("late"), ZeroDivisionError("bug")], ids=type)
 def test_any_other_error_of_a_replaced_sock_connect_ends_the_attempts(with_sock_connect, error):
     sockets = []
 
