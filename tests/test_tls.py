@@ -78,6 +78,43 @@ def test_items_of_writelines_arrive_as_one_stream(run):
     run(main())
 
 
+@pytest.mark.hayase_only("asyncio sends each write at once")
+def test_writes_of_one_callback_leave_together(run):
+    class Answering(Recording):
+        def data_received(self, data):
+            self.transport.write(b"head")
+            self.transport.write(b"body")
+            super().data_received(data)
+
+    async def main():
+        context = server_context(version=ssl.TLSVersion.TLSv1_2)
+        async with peer_of_server(Answering, context=context) as (peer, _):
+            await peer.handshake()
+            await peer.write(b"question")
+            await peer.receive_more()
+            assert peer.tls.read(100) == b"head"
+            assert peer.tls.read(100) == b"body"
+
+    run(main())
+
+
+def test_a_protocol_set_on_the_transport_below_loses_no_ciphertext(run):
+    async def main():
+        async with peer_of_server() as (peer, made):
+            await peer.handshake()
+            protocol = await made
+            await protocol.connected
+            layer = protocol.transport._ssl_protocol
+            below = layer._transport
+            protocol.transport.write(b"before")
+            below.set_protocol(asyncio.Protocol())
+            below.write(b"after")
+            assert await peer.read(6) == b"before"
+            below.set_protocol(layer)
+
+    run(main())
+
+
 def test_a_view_of_larger_items_is_sent_whole(run):
     import array
 

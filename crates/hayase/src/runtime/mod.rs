@@ -32,6 +32,10 @@ pub(crate) type RuntimeRef = FieldRef<Runtime>;
 /// final object.
 pub(crate) const SCRATCH_BYTES: usize = 64 * 1024;
 
+/// Native receivers get all of the buffer (a TLS record of 64 KiB of data is a little longer); its end is touched only
+/// by who has so much. asyncio's size of one read.
+pub(crate) const NATIVE_SCRATCH_BYTES: usize = 256 * 1024;
+
 pub(crate) struct Runtime {
     pub(crate) scheduler: Scheduler,
     pub(crate) driver: Driver,
@@ -56,7 +60,7 @@ impl Runtime {
             scheduler: Scheduler::new(driver.waker()),
             driver,
             slots: GilCell::new(Slots::new()),
-            scratch: GilCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
+            scratch: GilCell::new(vec![0; NATIVE_SCRATCH_BYTES].into_boxed_slice()),
             corked: GilCell::new(Vec::new()),
             corked_late: GilCell::new(Vec::new()),
             open: Members::new(),

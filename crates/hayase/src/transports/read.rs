@@ -16,7 +16,7 @@ use crate::raw::bytes::{self, Bytes};
 use crate::raw::call::{self, Name};
 use crate::raw::obj::Obj;
 use crate::raw::{Raised, RawResult, to_raw};
-use crate::runtime::SCRATCH_BYTES;
+use crate::runtime::{NATIVE_SCRATCH_BYTES, SCRATCH_BYTES};
 
 static DATA_RECEIVED: Name = Name::new(c"data_received");
 static EOF_RECEIVED: Name = Name::new(c"eof_received");
@@ -73,9 +73,9 @@ fn receive(py: Python<'_>, transport: &StreamTransport) -> RawResult<io::Result<
         transport.large_reads.set(received.as_ref().len() > SCRATCH_BYTES / 2);
         return Ok(Ok(received));
     }
-    transport.runtime.scratch.with(py, |scratch| match driver.recv(transport.fd, scratch) {
+    transport.runtime.scratch.with(py, |scratch| match driver.recv(transport.fd, &mut scratch[..SCRATCH_BYTES]) {
         Ok(count) => {
-            transport.large_reads.set(count == scratch.len());
+            transport.large_reads.set(count == SCRATCH_BYTES);
             Bytes::copy(py, &scratch[..count]).map(Ok)
         }
         Err(error) => Ok(Err(error)),
@@ -137,7 +137,7 @@ fn read_native(this: &Bound<'_, StreamTransport>, protocol: &Obj, native: &Nativ
     let mut scratch = runtime.scratch.with(py, std::mem::take);
     if scratch.is_empty() {
         // Somebody runs the loop from inside a callback of the receiver.
-        scratch = vec![0; SCRATCH_BYTES].into_boxed_slice();
+        scratch = vec![0; NATIVE_SCRATCH_BYTES].into_boxed_slice();
     }
     let outcome = match runtime.driver.recv(transport.fd, &mut scratch) {
         Ok(0) => end_of_stream(this, protocol),

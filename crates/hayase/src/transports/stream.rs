@@ -86,6 +86,8 @@ pub(crate) struct StreamTransport {
     pub(super) flushed_in_turn: GilValue<u32>,
     /// Whether the runtime's list of corked transports has it.
     pub(super) in_corked_list: GilValue<bool>,
+    /// The TLS layer above has ciphertext for this transport; it is asked for it when the transport is flushed.
+    pub(super) layer_due: GilValue<bool>,
     /// The kernel took less than there was: the rest leaves when the descriptor is writable.
     pub(super) waits_for_writable: GilValue<bool>,
 
@@ -152,6 +154,7 @@ pub(crate) fn make<'py>(
             flow: GilCell::new(FlowControl::new()),
             flushed_in_turn: GilValue::new(0),
             in_corked_list: GilValue::new(false),
+            layer_due: GilValue::new(false),
             waits_for_writable: GilValue::new(false),
             conn_lost: GilValue::new(0),
             started: GilValue::new(false),
@@ -581,9 +584,15 @@ impl StreamTransport {
     }
 
     /// Give the connection to another protocol.
-    fn set_protocol(&self, protocol: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.receiver.set(Receiver::of(protocol)?);
-        self.protocol.set(Some(Obj::from_any(protocol)));
+    fn set_protocol(slf: &Bound<'_, Self>, protocol: &Bound<'_, PyAny>) -> PyResult<()> {
+        let transport = slf.get();
+        let receiver = Receiver::of(protocol)?;
+        if transport.layer_due.get() {
+            // What the layer that goes has for this transport.
+            crate::raw::to_py(slf.py(), write::flush(slf))?;
+        }
+        transport.receiver.set(receiver);
+        transport.protocol.set(Some(Obj::from_any(protocol)));
         Ok(())
     }
 

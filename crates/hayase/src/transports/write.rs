@@ -19,6 +19,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyType};
 
 use super::stream::{self, StreamTransport};
+use super::tls::protocol::TlsProtocol;
 use super::waiter;
 use crate::interop::{errors, log};
 use crate::raw::bytes::{self, Bytes};
@@ -204,19 +205,91 @@ fn leave_or_cork(this: &Bound<'_, StreamTransport>) -> RawResult<()> {
         flush(this)?;
         return pause_if_above(this);
     }
-    if !transport.in_corked_list.replace(true) {
-        let list =
-            if transport.flushed_in_turn.get() == runtime.turn.get() { &runtime.corked_late } else { &runtime.corked };
-        let object = Obj::from_any(this.as_any());
-        list.with(py, |list| list.push(object));
-    }
+    cork(this);
     Ok(())
+}
+
+/// Has the transport flushed when the entry ends; when the turn ends, if it was flushed in this turn already.
+fn cork(this: &Bound<'_, StreamTransport>) {
+    let transport = this.get();
+    if transport.in_corked_list.replace(true) {
+        return;
+    }
+    let runtime = &transport.runtime;
+    let list =
+        if transport.flushed_in_turn.get() == runtime.turn.get() { &runtime.corked_late } else { &runtime.corked };
+    let object = Obj::from_any(this.as_any());
+    list.with(this.py(), |list| list.push(object));
+}
+
+/// The TLS layer above has so many bytes of ciphertext. They leave as what is written does, but from where they lie.
+pub(super) fn layer_is_due(this: &Bound<'_, StreamTransport>, ciphertext_bytes: usize) -> RawResult<()> {
+    let transport = this.get();
+    if is_lost(this.py(), transport)? {
+        return Ok(());
+    }
+    transport.layer_due.set(true);
+    if transport.waits_for_writable.get()
+        || ciphertext_bytes >= LARGE_WRITE_BYTES
+        || transport.runtime.scheduler.running_thread.get() == 0
+    {
+        return flush(this);
+    }
+    cork(this);
+    Ok(())
+}
+
+/// Takes the ciphertext out of the layer and offers it to the kernel, if nothing is before it; what is left is queued.
+fn pull_from_layer(this: &Bound<'_, StreamTransport>) -> RawResult<()> {
+    let py = this.py();
+    let transport = this.get();
+    let Some(layer) = transport.protocol.get() else {
+        return Ok(());
+    };
+    let layer = layer.borrow(py);
+    let Ok(layer) = layer.cast::<TlsProtocol>() else {
+        return Ok(());
+    };
+    let first = transport.queued_bytes.get() == 0 && !transport.waits_for_writable.get();
+    let offered = layer.get().take_ciphertext_with(py, |ciphertext| {
+        let count = if first { taken(transport.runtime.driver.send(transport.fd, ciphertext))? } else { 0 };
+        let rest = &ciphertext[count..];
+        Ok((!rest.is_empty()).then(|| Bytes::copy(py, rest)))
+    })?;
+    match offered {
+        None => Ok(()),
+        Some(Err(error)) => stream::fatal_error(this, errors::os_error(py, &error), WRITE_FAILED),
+        Some(Ok(rest)) => {
+            if first {
+                transport.flushed_in_turn.set(transport.runtime.turn.get());
+            }
+            match rest.transpose()? {
+                Some(rest) => {
+                    enqueue(py, transport, rest);
+                    if first {
+                        transport.waits_for_writable.set(true);
+                        stream::update_interest(this)?;
+                    }
+                    pause_if_above(this)
+                }
+                None => {
+                    if transport.closing.get() && transport.conn_lost.get() == 0 {
+                        stream::schedule_connection_lost(this, None);
+                    }
+                    Ok(())
+                }
+            }
+        }
+    }
 }
 
 /// Gives the kernel what is corked, unless it still owes us readiness.
 pub(super) fn flush(this: &Bound<'_, StreamTransport>) -> RawResult<()> {
     let transport = this.get();
     transport.in_corked_list.set(false);
+    if transport.layer_due.replace(false) {
+        pull_from_layer(this)?;
+    }
     if transport.waits_for_writable.get() || transport.queued_bytes.get() == 0 {
         return Ok(());
     }
@@ -333,6 +406,7 @@ impl StreamTransport {
     /// Forgets what waits; the references are dropped when no cell is open.
     pub(super) fn discard_queue(&self, py: Python<'_>) {
         self.queued_bytes.set(0);
+        self.layer_due.set(false);
         let queue = self.queue.with(py, Option::take);
         let corked = self.corked.take();
         drop((queue, corked));

@@ -118,9 +118,9 @@ impl ReadPipeTransport {
             self.large_reads.set(received.as_ref().len() > SCRATCH_BYTES / 2);
             return Ok(Ok(received));
         }
-        self.end.runtime.scratch.with(py, |scratch| match driver.read(self.end.fd, scratch) {
+        self.end.runtime.scratch.with(py, |scratch| match driver.read(self.end.fd, &mut scratch[..SCRATCH_BYTES]) {
             Ok(count) => {
-                self.large_reads.set(count == scratch.len());
+                self.large_reads.set(count == SCRATCH_BYTES);
                 Bytes::copy(py, &scratch[..count]).map(Ok)
             }
             Err(error) => Ok(Err(error)),

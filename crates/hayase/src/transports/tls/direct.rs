@@ -122,6 +122,16 @@ impl Direct {
         Ok(Some(bytes))
     }
 
+    pub(crate) fn take_ciphertext_with<R>(&self, py: Python<'_>, f: impl FnOnce(&[u8]) -> R) -> RawResult<Option<R>> {
+        if self.ssl.outgoing_len(py) == 0 {
+            return Ok(None);
+        }
+        let ciphertext = self.ssl.take_outgoing(py);
+        let taken = f(&ciphertext);
+        self.ssl.recycle_outgoing(py, ciphertext);
+        Ok(Some(taken))
+    }
+
     pub(crate) fn incoming_bytes(&self, py: Python<'_>) -> RawResult<usize> {
         Ok(self.ssl.incoming_len(py))
     }

@@ -115,6 +115,11 @@ impl Engine {
         each!(self, inner => inner.take_ciphertext(py))
     }
 
+    /// The same, but lent: `f`, which runs no Python code, takes all of it or keeps what it needs.
+    pub(crate) fn take_ciphertext_with<R>(&self, py: Python<'_>, f: impl FnOnce(&[u8]) -> R) -> RawResult<Option<R>> {
+        each!(self, inner => inner.take_ciphertext_with(py, f))
+    }
+
     /// Bytes that were fed and not used yet.
     pub(crate) fn incoming_bytes(&self, py: Python<'_>) -> RawResult<usize> {
         each!(self, inner => inner.incoming_bytes(py))

@@ -123,6 +123,11 @@ fn read_into_protocol(this: &Bound<'_, TlsProtocol>) -> RawResult<()> {
 /// Keeps the ciphertext that waits bounded while the program does not read.
 pub(super) fn control_reading_below(this: &Bound<'_, TlsProtocol>) -> RawResult<()> {
     let layer = this.get();
+    let drained = !layer.reading_paused.get() && !matches!(layer.app_receiver.get(), Receiver::Buffered);
+    if drained && !layer.reading_paused_below.get() {
+        // Everything was read just now, but for a part of a record.
+        return Ok(());
+    }
     let waiting = layer.engine.incoming_bytes(this.py())?;
     let (low, high) = layer.read_marks.get();
     if waiting >= high && !layer.reading_paused_below.get() {

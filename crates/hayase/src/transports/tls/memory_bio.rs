@@ -39,6 +39,8 @@ pub(crate) struct MemoryBio {
     inner: GilValue<bool>,
     incoming: ObjCell,
     outgoing: ObjCell,
+    /// Something was called that may have put ciphertext into `outgoing`.
+    may_have_ciphertext: GilValue<bool>,
 }
 
 impl MemoryBio {
@@ -63,6 +65,7 @@ impl MemoryBio {
             inner: GilValue::new(inner),
             incoming: ObjCell::new(Some(Obj::from_bound(incoming))),
             outgoing: ObjCell::new(Some(Obj::from_bound(outgoing))),
+            may_have_ciphertext: GilValue::new(false),
         })
     }
 
@@ -159,8 +162,13 @@ impl MemoryBio {
         if self.outgoing_bytes(py)? == 0 {
             return Ok(None);
         }
+        self.may_have_ciphertext.set(false);
         let ciphertext = call::method(py, &held(py, &self.outgoing), &READ, &[])?;
         Ok(Bytes::from_obj(ciphertext).ok())
+    }
+
+    pub(crate) fn take_ciphertext_with<R>(&self, py: Python<'_>, f: impl FnOnce(&[u8]) -> R) -> RawResult<Option<R>> {
+        Ok(self.take_ciphertext(py)?.map(|ciphertext| f(ciphertext.as_ref())))
     }
 
     pub(crate) fn incoming_bytes(&self, py: Python<'_>) -> RawResult<usize> {
@@ -168,7 +176,7 @@ impl MemoryBio {
     }
 
     pub(crate) fn outgoing_bytes(&self, py: Python<'_>) -> RawResult<usize> {
-        pending(py, &self.outgoing)
+        if self.may_have_ciphertext.get() { pending(py, &self.outgoing) } else { Ok(0) }
     }
 
     pub(crate) fn visit(&self, visitor: &mut Visitor<'_>) {
@@ -178,7 +186,9 @@ impl MemoryBio {
         visitor.cell(&self.outgoing);
     }
 
+    /// To be called.
     fn driven(&self, py: Python<'_>) -> Obj {
+        self.may_have_ciphertext.set(true);
         held(py, &self.driven)
     }
 }

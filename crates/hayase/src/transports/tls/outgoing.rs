@@ -133,17 +133,17 @@ pub(super) fn write_backlog(this: &Bound<'_, TlsProtocol>) -> RawResult<()> {
 /// Hands down what is encrypted, unless the transport below is paused; then looks whether the program must pause.
 pub(super) fn send_ciphertext(this: &Bound<'_, TlsProtocol>) -> RawResult<()> {
     let layer = this.get();
-    if !layer.writing_paused_below.get()
-        && let Some(ciphertext) = layer.engine.take_ciphertext(this.py())?
-    {
-        protocol::send(this, ciphertext)?;
+    if !layer.writing_paused_below.get() {
+        protocol::send(this)?;
     }
     control_writing(this)
 }
 
 pub(super) fn buffer_size(this: &Bound<'_, TlsProtocol>) -> RawResult<usize> {
     let layer = this.get();
-    Ok(layer.engine.outgoing_bytes(this.py())? + layer.backlog_bytes.get())
+    // Unless that one is paused, the transport below has the ciphertext, or asks for it when this entry ends.
+    let here = if layer.writing_paused_below.get() { layer.engine.outgoing_bytes(this.py())? } else { 0 };
+    Ok(here + layer.backlog_bytes.get())
 }
 
 /// Pauses or resumes the program's protocol. An exception there is reported, and the connection goes on.

@@ -252,8 +252,8 @@ fn ciphertext_came(this: &Bound<'_, TlsProtocol>) -> RawResult<()> {
     }
 }
 
-/// Hands ciphertext to the transport below.
-pub(super) fn send(this: &Bound<'_, TlsProtocol>, ciphertext: Bytes) -> RawResult<()> {
+/// Has the ciphertext that is due sent. A `StreamTransport` asks for it when it is flushed.
+pub(super) fn send(this: &Bound<'_, TlsProtocol>) -> RawResult<()> {
     let py = this.py();
     let layer = this.get();
     let Some(below) = layer.below.get() else {
@@ -262,9 +262,15 @@ pub(super) fn send(this: &Bound<'_, TlsProtocol>, ciphertext: Bytes) -> RawResul
     if layer.below_is_native.get()
         && let Ok(transport) = below.borrow(py).cast::<StreamTransport>()
     {
-        return write::write(&transport, ciphertext.into_obj());
+        return match layer.engine.outgoing_bytes(py)? {
+            0 => Ok(()),
+            count => write::layer_is_due(&transport, count),
+        };
     }
-    call::method(py, &below, &WRITE, &[ciphertext.as_obj()]).map(drop)
+    match layer.engine.take_ciphertext(py)? {
+        Some(ciphertext) => call::method(py, &below, &WRITE, &[ciphertext.as_obj()]).map(drop),
+        None => Ok(()),
+    }
 }
 
 /// Ends the connection at once; what was handed down before is still offered to the kernel.
@@ -414,6 +420,11 @@ impl TlsProtocol {
 
     pub(super) fn app_transport(&self, py: Python<'_>) -> Py<PyAny> {
         to_python(py, self.app_transport.get())
+    }
+
+    /// For the `StreamTransport` below, when it is flushed.
+    pub(crate) fn take_ciphertext_with<R>(&self, py: Python<'_>, f: impl FnOnce(&[u8]) -> R) -> RawResult<Option<R>> {
+        self.engine.take_ciphertext_with(py, f)
     }
 
     fn known<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
