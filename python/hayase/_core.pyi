@@ -11,7 +11,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextvars import Context
 from os import PathLike
 from types import GenericAlias
-from typing import Any, Final, Generic, Literal, Self, TypeVar, final
+from typing import IO, Any, Final, Generic, Literal, Self, TypeVar, final
 
 from typing_extensions import Buffer, disjoint_base
 
@@ -215,6 +215,9 @@ class Loop:
         self, sock: socket.socket, buf: Buffer, nbytes: int = 0
     ) -> Coroutine[Any, Any, tuple[int, Any]]: ...
     def sock_sendall(self, sock: socket.socket, data: Buffer) -> Coroutine[Any, Any, None]: ...
+    def _sock_sendfile_native(
+        self, sock: socket.socket, file: IO[bytes], offset: int, count: int | None
+    ) -> Coroutine[Any, Any, int]: ...
     def sock_sendto(self, sock: socket.socket, data: Buffer, address: Any) -> Coroutine[Any, Any, int]: ...
 
 @final

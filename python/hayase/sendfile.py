@@ -1,16 +1,14 @@
 """`loop.sendfile` and `loop.sock_sendfile`: asyncio's own, on hayase's transports and sockets.
 
-The kernel does the work, once per call; what remains is the choice between it and reading the file in blocks, which
-asyncio has written down already.
+The kernel does the work (`_sock_sendfile_native`, in Rust); what remains is the choice between it and reading the file
+in blocks, once per call, which asyncio has written down already.
 """
 
 import asyncio
-from asyncio import unix_events
 from typing import IO, Any
 
-# Names that the type stubs do not know.
+# The type stubs do not know all of its names.
 _Base: Any = asyncio.BaseEventLoop
-_Unix: Any = unix_events._UnixSelectorEventLoop
 
 
 class SendfileMixin:
@@ -19,10 +17,6 @@ class SendfileMixin:
     _check_sendfile_params = _Base._check_sendfile_params
     _sendfile_fallback = _Base._sendfile_fallback
     _sock_sendfile_fallback = _Base._sock_sendfile_fallback
-    _sock_sendfile_native = _Unix._sock_sendfile_native
-    _sock_sendfile_native_impl = _Unix._sock_sendfile_native_impl
-    _sock_sendfile_update_filepos = _Unix._sock_sendfile_update_filepos
-    _sock_add_cancellation_callback = _Unix._sock_add_cancellation_callback
 
     async def _sendfile_native(self, transp: Any, file: IO[bytes], offset: int, count: int | None) -> int:
         resume_reading = transp.is_reading()

@@ -18,7 +18,7 @@ use crate::events::{Events, Interest, Token};
 use crate::sys::address::Address;
 use crate::sys::event_fd::EventFd;
 use crate::sys::fork::ProcessMark;
-use crate::sys::socket;
+use crate::sys::{file, socket};
 use crate::time::Time;
 use crate::waker::{Alarm, Bell, Waker};
 
@@ -233,6 +233,24 @@ impl Driver {
             Backend::Epoll(_) => socket::send_to(fd, buf, receiver),
             Backend::Sim(_) => Err(io::ErrorKind::Unsupported.into()),
         }
+    }
+
+    /// Sends `count` bytes of a file from `offset` on, which is not the file's own position; 0 is the end of the file.
+    pub fn send_file(&self, fd: RawFd, file: RawFd, offset: u64, count: usize) -> io::Result<usize> {
+        match &self.backend {
+            Backend::Epoll(_) => file::send_file(fd, file, offset, count),
+            Backend::Sim(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// The size of what `file` is at this moment.
+    pub fn file_size(&self, file: RawFd) -> io::Result<u64> {
+        file::size(file)
+    }
+
+    /// Sets a file's position, from its beginning.
+    pub fn seek(&self, file: RawFd, position: u64) -> io::Result<()> {
+        file::seek(file, position)
     }
 
     /// Takes a connection from the backlog; it is non-blocking and close-on-exec.

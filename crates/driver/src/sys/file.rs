@@ -33,3 +33,19 @@ pub(crate) fn set_nonblocking(fd: RawFd) -> io::Result<()> {
 pub(crate) fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
     Ok(rustix::io::fcntl_dupfd_cloexec(borrow(fd)?, 0)?)
 }
+
+/// Sends a piece of a file from an offset of its own: the file's position is neither used nor moved.
+pub(crate) fn send_file(to: RawFd, file: RawFd, offset: u64, count: usize) -> io::Result<usize> {
+    let mut offset = offset;
+    Ok(rustix::fs::sendfile(borrow(to)?, borrow(file)?, Some(&mut offset), count)?)
+}
+
+pub(crate) fn size(file: RawFd) -> io::Result<u64> {
+    // A size is never negative.
+    Ok(rustix::fs::fstat(borrow(file)?)?.st_size as u64)
+}
+
+pub(crate) fn seek(file: RawFd, position: u64) -> io::Result<()> {
+    rustix::fs::seek(borrow(file)?, rustix::fs::SeekFrom::Start(position))?;
+    Ok(())
+}

@@ -468,6 +468,17 @@ impl Loop {
         sockets::send_all(slf, sock, data).map(|made| to_python(slf.py(), Some(made)))
     }
 
+    /// The part of sock_sendfile() that the kernel does.
+    fn _sock_sendfile_native(
+        slf: &Bound<'_, Self>,
+        sock: &Bound<'_, PyAny>,
+        file: &Bound<'_, PyAny>,
+        offset: u64,
+        count: Option<usize>,
+    ) -> PyResult<Py<PyAny>> {
+        sockets::send_file(slf, sock, file, offset, count).map(|made| to_python(slf.py(), Some(made)))
+    }
+
     /// Send a datagram to an address; gives the number of bytes.
     fn sock_sendto(
         slf: &Bound<'_, Self>,

@@ -65,6 +65,8 @@ imports! {
     unregister_task = "_asyncio"."_unregister_task";
     add_to_awaited_by = "_asyncio"."future_add_to_awaited_by";
     discard_from_awaited_by = "_asyncio"."future_discard_from_awaited_by";
+    unsupported_operation = "io"."UnsupportedOperation";
+    sendfile_not_available_error = "asyncio.exceptions"."SendfileNotAvailableError";
     socket_class = "socket"."socket";
     gai_error = "socket"."gaierror";
     exception_group = "builtins"."ExceptionGroup";

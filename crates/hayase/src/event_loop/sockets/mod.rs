@@ -7,6 +7,7 @@
 //! What is there at once is given at once, but not for ever: after [`IMMEDIATE_MAX`] results within one step of a task,
 //! the next operation first lets everything run that is ready.
 
+mod sendfile;
 mod transfer;
 
 use std::ffi::c_int;
@@ -25,6 +26,7 @@ use crate::runtime::Runtime;
 use crate::runtime::coroutine::{self, Co};
 use crate::transports::address;
 
+pub(super) use sendfile::send_file;
 pub(super) use transfer::{receive, receive_from, receive_from_into, receive_into, send_all, send_to};
 
 /// Large enough to cost nothing (an extra turn for thirty-two system calls), small enough that a peer who is always
