@@ -33,6 +33,7 @@ pub(crate) mod loop_ref;
 pub(crate) mod members;
 pub(crate) mod mirror;
 pub(crate) mod obj;
+pub(crate) mod stop_iteration;
 pub(crate) mod table;
 pub(crate) mod typespec;
 pub(crate) mod weak;

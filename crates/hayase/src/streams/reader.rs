@@ -10,7 +10,7 @@ use driver::{Progress, ReadBuffer, Scan, Separators};
 use pyo3::exceptions::{PyAssertionError, PyNotImplementedError, PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyDict, PyModule, PyTuple};
+use pyo3::types::{PyByteArray, PyDict, PyInt, PyModule, PyTuple};
 
 use super::attributes::{is_native_method, to_python};
 use super::reading::{READ, READ_EVERYTHING, READ_EXACTLY, READ_LINE, READ_UNTIL};
@@ -668,6 +668,11 @@ fn separator_bytes(py: Python<'_>, object: &Obj) -> RawResult<Vec<u8>> {
 /// The number that a reading was given: negative numbers are told apart, errors are those of `n < 0` and of a slice.
 pub(super) fn count(py: Python<'_>, argument: &Obj) -> RawResult<Option<usize>> {
     let number = argument.borrow(py);
+    if let Ok(exact) = number.cast_exact::<PyInt>()
+        && let Ok(count) = exact.extract::<isize>()
+    {
+        return Ok(usize::try_from(count).ok());
+    }
     if to_raw(py, number.lt(0))? {
         return Ok(None);
     }

@@ -15,10 +15,13 @@ pub(crate) mod wait;
 use pyo3::prelude::*;
 use pyo3::types::PyModule;
 
+use crate::raw::{stop_iteration, to_py};
+
 pub(crate) use task::recognise_wakeup;
 
 /// Makes the types `Future` and `Task` and puts them into `hayase._core`.
 pub(crate) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()> {
+    to_py(py, stop_iteration::init())?;
     future::init(py, module)?;
     task::init(py, module)
 }
