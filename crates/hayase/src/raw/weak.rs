@@ -14,22 +14,14 @@ pub(crate) fn make(_py: Python<'_>, object: &Obj) -> RawResult<Obj> {
 /// What `reference` refers to, if it lives. Anything but a weak reference refers to nothing.
 #[inline]
 pub(crate) fn referent(_py: Python<'_>, reference: &Obj) -> Option<Obj> {
-    // SAFETY: alive; the type is checked before the content is asked for. With the GIL held, what is borrowed from a
-    // weak reference lives until it is counted up. A dead one says None.
+    let mut object = std::ptr::null_mut();
+    // SAFETY: alive, and a weak reference as checked before; then the call cannot fail, and gives a new reference or null.
+    // (PyO3's own version of it, for the interpreters that lack one. 3.15 has no other.)
     unsafe {
         if ffi::PyWeakref_CheckRefExact(reference.as_ptr()) == 0 {
             return None;
         }
-        let object = Obj::from_borrowed(compat_get(reference));
-        (!object.is_none()).then_some(object)
+        ffi::compat::PyWeakref_GetRef(reference.as_ptr(), &mut object);
+        Obj::from_owned_opt(object)
     }
-}
-
-/// # Safety
-/// `reference` is a weak reference.
-#[inline]
-#[allow(deprecated)] // 3.13's replacement returns a new reference; the old one is there on every version
-unsafe fn compat_get(reference: &Obj) -> *mut ffi::PyObject {
-    // SAFETY: the caller's promise.
-    unsafe { ffi::PyWeakref_GetObject(reference.as_ptr()) }
 }
