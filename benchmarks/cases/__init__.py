@@ -22,6 +22,7 @@ from benchmarks.cases import (
     timers,
     tls,
     unix,
+    waiting,
     web,
 )
 
@@ -31,6 +32,7 @@ CASES: tuple[Case, ...] = (
     *tasks.CASES,
     *futures.CASES,
     *sync.CASES,
+    *waiting.CASES,
     *threads.CASES,
     *tcp.CASES,
     *connections.CASES,

@@ -30,7 +30,8 @@ from .streams import (
     start_server,
     start_unix_server,
 )
-from .tasks import ensure_future, gather, shield, wait
+from .tasks import ensure_future, gather, shield, sleep, wait, wait_for
+from .timeouts import Timeout, timeout, timeout_at
 
 # `Future` and `Task` are asyncio's. What hayase's loop makes are private subclasses of them: a public Future of our own
 # could not be both a subclass of asyncio's Future and a base of hayase's Task, and `isinstance` would lie.
@@ -52,6 +53,7 @@ __all__ = [
     "StreamReader",
     "StreamReaderProtocol",
     "StreamWriter",
+    "Timeout",
     "build_info",
     "ensure_future",
     "gather",
@@ -64,8 +66,12 @@ __all__ = [
     "shield",
     "start_server",
     "start_unix_server",
+    "sleep",
+    "timeout",
+    "timeout_at",
     "uninstall",
     "wait",
+    "wait_for",
 ]
 __all__ += asyncio.__all__  # most of ours are in both
 

@@ -5,6 +5,7 @@ that dropping a version is a change of this file alone. (The extension has the s
 """
 
 import asyncio
+import inspect
 import linecache
 import sys
 import threading
@@ -89,3 +90,15 @@ else:
         """Raised when putting on to or getting from a queue that was shut down."""
 
         __module__ = "hayase.queues"
+
+
+# Since 3.12 `wait_for` awaits in the caller's task, under a timeout; before, it makes a task.
+WAIT_FOR_RUNS_INLINE = sys.version_info >= (3, 12)
+
+
+def mark_coroutine_function(function: Any) -> None:
+    """Let `inspect.iscoroutinefunction` and asyncio's say yes; `unittest.mock` asks them."""
+    if sys.version_info >= (3, 12):
+        inspect.markcoroutinefunction(function)
+    if sys.version_info < (3, 14):
+        function._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]

@@ -27,6 +27,7 @@ __all__ = [
     "ConnectedSocket",
     "DatagramTransport",
     "Event",
+    "Function",
     "Future",
     "Handle",
     "LifoQueue",
@@ -45,15 +46,22 @@ __all__ = [
     "StreamTransport",
     "StreamWriter",
     "Task",
+    "Timeout",
     "TimerHandle",
     "TlsProtocol",
     "TlsTransport",
     "Waiter",
     "Watcher",
     "WritePipeTransport",
-    "__version__",
     "build_info",
+    "gather",
     "register_stream_writer",
+    "shield",
+    "sleep",
+    "timeout",
+    "timeout_at",
+    "wait_for",
+    "__version__",
 ]
 if sys.version_info >= (3, 14):
     __all__ += ["ThreadSafeHandle"]
@@ -428,8 +436,9 @@ class BoundedSemaphore(Semaphore): ...
 class Operation:
     __name__: str
     __qualname__: str
-    def __next__(self) -> Any: ...
     def __await__(self) -> Any: ...
+    def __iter__(self) -> Any: ...
+    def __next__(self) -> Any: ...
     def close(self) -> Any: ...
     @property
     def cr_await(self) -> Any: ...
@@ -542,3 +551,24 @@ class StreamWriter:
     def _warn_unclosed(self) -> None: ...
 
 def register_stream_writer(class_: Any, asyncio_class: Any, /) -> None: ...
+
+@final
+class Function:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+    def __reduce__(self) -> str: ...
+
+@final
+class Timeout:
+    def __init__(self, when: float | None) -> None: ...
+    def __aenter__(self) -> Coroutine[Any, Any, Timeout]: ...
+    def __aexit__(self, *args: Any) -> Coroutine[Any, Any, None]: ...
+    def expired(self) -> bool: ...
+    def reschedule(self, when: float | None) -> None: ...
+    def when(self) -> float | None: ...
+
+gather: Function
+shield: Function
+sleep: Function
+timeout: Function
+timeout_at: Function
+wait_for: Function

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
-from . import locks, queues, streams, tasks
+from . import locks, queues, streams, tasks, timeouts
 
 _NAMES: list[tuple[str, ModuleType, list[str]]] = [
     ("locks", locks, ["BoundedSemaphore", "Event", "Lock", "Semaphore"]),
@@ -28,7 +28,8 @@ _NAMES: list[tuple[str, ModuleType, list[str]]] = [
             "start_unix_server",
         ],
     ),
-    ("tasks", tasks, ["wait"]),
+    ("tasks", tasks, ["gather", "shield", "sleep", "wait", "wait_for"]),
+    ("timeouts", timeouts, ["Timeout", "timeout", "timeout_at"]),
 ]
 
 

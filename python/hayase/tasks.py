@@ -1,4 +1,6 @@
-"""`wait`, `ensure_future`, `gather` and `shield`, for programs of every age. Like `asyncio.tasks`, whose names are here too.
+"""Sleeping and waiting. Like `asyncio.tasks`, whose names are here too.
+
+`sleep`, `wait_for`, `gather` and `shield` are written in Rust.
 
 asyncio made these stricter over the years: `wait` refuses coroutines since 3.11, and outside a running loop the others
 fail since 3.14 or take a loop of asyncio's own. hayase's accept what any version accepted; the work is asyncio's.
@@ -7,12 +9,22 @@ fail since 3.14 or take a loop of asyncio's own. hayase's accept what any versio
 import asyncio
 import warnings
 from asyncio.tasks import *
+from asyncio.tasks import gather as _asyncio_gather
+from asyncio.tasks import shield as _asyncio_shield
 from asyncio.tasks import wait as _asyncio_wait
 from typing import TYPE_CHECKING
 
+from . import _compat
 from .policy import get_event_loop
 
 if not TYPE_CHECKING:  # to a type checker they are asyncio's, with all their overloads; `wait`'s forbid bare coroutines
+    from ._core import sleep
+
+    if _compat.WAIT_FOR_RUNS_INLINE:
+        from ._core import wait_for
+
+    for _function in (sleep, wait_for):
+        _compat.mark_coroutine_function(_function)
 
     async def wait(fs, *, timeout=None, return_when=asyncio.ALL_COMPLETED):
         """`asyncio.wait`, which also takes bare coroutines, as it did up to Python 3.10; each becomes a task.
@@ -45,12 +57,12 @@ if not TYPE_CHECKING:  # to a type checker they are asyncio's, with all their ov
             _choose_loop(coro_or_future)
         return asyncio.ensure_future(coro_or_future, loop=loop)
 
-    def gather(*coros_or_futures, return_exceptions=False):
-        """`asyncio.gather`; without a running loop it is for the loop of `get_event_loop()`."""
+    def _gather_elsewhere(coros_or_futures, return_exceptions):
+        """`gather` without a running loop (then for the loop of `get_event_loop()`), or on a loop of somebody else."""
         _choose_loop(*coros_or_futures)
-        return asyncio.gather(*coros_or_futures, return_exceptions=return_exceptions)
+        return _asyncio_gather(*coros_or_futures, return_exceptions=return_exceptions)
 
-    def shield(arg):
-        """`asyncio.shield`; without a running loop it is for the loop of `get_event_loop()`."""
+    def _shield_elsewhere(arg):
+        """As `_gather_elsewhere`."""
         _choose_loop(arg)
-        return asyncio.shield(arg)
+        return _asyncio_shield(arg)

@@ -9,6 +9,7 @@ mod streams;
 mod sync;
 mod tasks;
 mod transports;
+mod waiting;
 
 use std::collections::HashMap;
 
@@ -33,7 +34,9 @@ mod _core {
         tasks::init(py, module)?;
         module.add_class::<runtime::coroutine::NativeCoroutine>()?;
         runtime::operation::init(py, module)?;
+        raw::function::init(py, module)?;
         sync::init(py, module)?;
+        waiting::init(py, module)?;
         transports::init(module)?;
         streams::init(module)?;
         event_loop::init(py, module)

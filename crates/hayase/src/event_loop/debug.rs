@@ -64,7 +64,7 @@ pub(super) fn run_timed(py: Python<'_>, this: &Obj, event_loop: &Loop, entry: Re
 fn subject(py: Python<'_>, this: &Obj, event_loop: &Loop, entry: &Ready) -> RawResult<Option<Obj>> {
     Ok(match entry {
         Ready::Handle(handle) => (!handle::is_cancelled(handle)).then(|| handle.clone()),
-        Ready::Step(task) | Ready::Wakeup { task, .. } => Some(task.clone()),
+        Ready::Step(task) | Ready::Wakeup { task, .. } | Ready::Linked { outer: task, .. } => Some(task.clone()),
         Ready::DoneCallback { callback, future, context } => {
             let rest = Rest::One(future.clone());
             let made = handle::make(py, event_loop.reference(this), callback.clone(), rest, Some(context.clone()))?;

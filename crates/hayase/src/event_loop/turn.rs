@@ -16,7 +16,7 @@ use super::{Loop, debug, dispatch};
 use crate::raw::obj::Obj;
 use crate::raw::{Raised, RawResult, call, context, detached, kept_context, to_raw};
 use crate::tasks::ready::Ready;
-use crate::tasks::{current, handle, step};
+use crate::tasks::{current, handle, linked, step};
 use crate::transports;
 
 /// While work is ready, the driver is asked at least this often; asking at every turn costs a system call each.
@@ -144,6 +144,11 @@ pub(super) fn run_entry(py: Python<'_>, this: &Obj, event_loop: &Loop, entry: Re
         }
         Ready::Step(task) => step::step(py, &task),
         Ready::Wakeup { task, future } => step::wakeup(py, &task, &future),
+        Ready::Linked { outer, inner } => {
+            current::leave_last(py, &event_loop.runtime.scheduler, this)?;
+            linked::inner_is_done(py, &outer, &inner);
+            Ok(())
+        }
         Ready::DoneCallback { callback, future, context } => {
             current::leave_last(py, &event_loop.runtime.scheduler, this)?;
             run_done_callback(py, this, event_loop, &callback, &future, context)

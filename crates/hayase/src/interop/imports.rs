@@ -50,6 +50,12 @@ imports! {
     future_base = "_asyncio"."Future";
     task_base = "_asyncio"."Task";
     current_tasks = "_asyncio"."_current_tasks";
+    current_task = "asyncio.tasks"."current_task";
+    cancel_and_wait = "asyncio.tasks"."_cancel_and_wait";
+    set_result_unless_cancelled = "asyncio.futures"."_set_result_unless_cancelled";
+    round = "builtins"."round";
+    gather_elsewhere = "hayase.tasks"."_gather_elsewhere";
+    shield_elsewhere = "hayase.tasks"."_shield_elsewhere";
     running_loop = "_asyncio"."_get_running_loop";
     deque = "collections"."deque";
     heappush = "_heapq"."heappush";

@@ -113,6 +113,32 @@ pub(crate) fn method_with_keyword(
     }
 }
 
+/// `callable(*args, keyword=value)`, at most five positional arguments.
+pub(crate) fn call_with_keyword(
+    _py: Python<'_>,
+    callable: &Obj,
+    args: &[&Obj],
+    keyword: &'static Name,
+    value: &Obj,
+) -> RawResult<Obj> {
+    let mut words = [std::ptr::null_mut(); 8];
+    assert!(args.len() + 2 <= words.len(), "at most five arguments");
+    for (word, arg) in words[1..].iter_mut().zip(args) {
+        *word = arg.as_ptr();
+    }
+    words[args.len() + 1] = value.as_ptr();
+    // SAFETY: all alive; the value of the keyword follows the positional words.
+    unsafe {
+        let names = Obj::from_owned(ffi::PyTuple_Pack(1, keyword.as_ptr()))?;
+        Obj::from_owned(ffi::PyObject_Vectorcall(
+            callable.as_ptr(),
+            words.as_ptr().add(1),
+            args.len() | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET,
+            names.as_ptr(),
+        ))
+    }
+}
+
 /// `getattr(receiver, name, None)` that tells a missing attribute from None.
 pub(crate) fn optional_attr(_py: Python<'_>, receiver: &Obj, name: &'static Name) -> RawResult<Option<Obj>> {
     let mut value = std::ptr::null_mut();
@@ -164,6 +190,11 @@ impl Name {
     }
 
     pub(crate) fn as_str(&self) -> &'static str {
+        self.text.to_str().unwrap_or_default()
+    }
+
+    /// The name as text.
+    pub(crate) fn text(&self) -> &'static str {
         self.text.to_str().unwrap_or_default()
     }
 

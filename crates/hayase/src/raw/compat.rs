@@ -252,3 +252,24 @@ pub(crate) const TLS_CLOSES_WITH_THE_TRANSPORT_BELOW: bool = cfg!(Py_3_14);
 
 /// `abort()` of a TLS transport calls `_force_close(None)` of the transport below; before, `abort()`.
 pub(crate) const TLS_ABORTS_BY_FORCE_CLOSE: bool = cfg!(Py_3_13);
+
+/// `sleep(nan)` is a ValueError.
+pub(crate) const SLEEP_REFUSES_NAN: bool = cfg!(Py_3_13);
+
+/// An error that is raised while a timeout's cancellation is handled gets a TimeoutError as its context.
+pub(crate) const TIMEOUT_IS_PUT_INTO_CONTEXTS: bool = cfg!(Py_3_13);
+
+/// What `await` says of an object that is no awaitable.
+pub(crate) fn not_awaitable(class: &str) -> String {
+    if cfg!(Py_3_14) {
+        format!("'{class}' object can't be awaited")
+    } else {
+        format!("object {class} can't be used in 'await' expression")
+    }
+}
+
+/// `gather` looks at children that are done already (an eager task may be) before it returns, not in a later turn.
+pub(crate) const GATHER_TAKES_DONE_CHILDREN_AT_ONCE: bool = cfg!(Py_3_12);
+
+/// `shield` only links two futures; later versions also report exceptions that nobody sees, and tell the call graph.
+pub(crate) const SHIELD_ONLY_LINKS: bool = cfg!(not(Py_3_14));

@@ -123,6 +123,54 @@ impl<'a> Args<'a> {
         Ok(found)
     }
 
+    /// The arguments called `names`, by position or keyword; the first `required` must be there. Errors are worded as
+    /// Python's.
+    #[inline]
+    pub(crate) fn bind<const N: usize>(
+        &self,
+        py: Python<'_>,
+        names: [&'static Name; N],
+        required: usize,
+    ) -> RawResult<[Option<Obj>; N]> {
+        let mut bound = [const { None }; N];
+        if self.positional <= N && self.positional >= required && self.keyword_count() == 0 {
+            for (i, slot) in bound.iter_mut().enumerate() {
+                *slot = self.get(i);
+            }
+            return Ok(bound);
+        }
+        self.bind_slowly(py, names, required)
+    }
+
+    #[cold]
+    fn bind_slowly<const N: usize>(
+        &self,
+        py: Python<'_>,
+        names: [&'static Name; N],
+        required: usize,
+    ) -> RawResult<[Option<Obj>; N]> {
+        // A method counts its receiver, as Python does.
+        let receiver = usize::from(self.function.contains('.'));
+        if self.positional > N {
+            let (least, most) = (required + receiver, N + receiver);
+            let takes = if least == most { format!("{most}") } else { format!("from {least} to {most}") };
+            let plural = if most == 1 { "" } else { "s" };
+            let given = self.positional + receiver;
+            let text = format!("{}() takes {takes} positional argument{plural} but {given} were given", self.function);
+            return Err(type_error(py, text));
+        }
+        let mut bound = self.keywords(py, names)?;
+        for i in 0..self.positional {
+            if bound[i].is_some() {
+                let text = format!("{}() got multiple values for argument '{}'", self.function, names[i].text());
+                return Err(type_error(py, text));
+            }
+            bound[i] = self.get(i);
+        }
+        let missing: Vec<&str> = (0..required).filter(|&i| bound[i].is_none()).map(|i| names[i].text()).collect();
+        if missing.is_empty() { Ok(bound) } else { Err(missing_error(py, self.function, &missing)) }
+    }
+
     /// At least the positional arguments `names`; the error is worded as Python's own for missing ones.
     #[inline]
     pub(crate) fn require(&self, py: Python<'_>, names: &[&str]) -> RawResult<()> {
@@ -134,19 +182,20 @@ impl<'a> Args<'a> {
 
     #[cold]
     fn missing(&self, py: Python<'_>, names: &[&str]) -> Raised {
-        let missing: Vec<String> = names[self.positional..].iter().map(|name| format!("'{name}'")).collect();
-        let list = match missing.as_slice() {
-            [one] => one.clone(),
-            [first, second] => format!("{first} and {second}"),
-            [start @ .., last] => format!("{}, and {last}", start.join(", ")),
-            [] => String::new(),
-        };
-        let plural = if missing.len() == 1 { "" } else { "s" };
-        type_error(
-            py,
-            format!("{}() missing {} required positional argument{plural}: {list}", self.function, missing.len()),
-        )
+        missing_error(py, self.function, &names[self.positional..])
     }
+}
+
+fn missing_error(py: Python<'_>, function: &str, names: &[&str]) -> Raised {
+    let missing: Vec<String> = names.iter().map(|name| format!("'{name}'")).collect();
+    let list = match missing.as_slice() {
+        [one] => one.clone(),
+        [first, second] => format!("{first} and {second}"),
+        [start @ .., last] => format!("{}, and {last}", start.join(", ")),
+        [] => String::new(),
+    };
+    let plural = if missing.len() == 1 { "" } else { "s" };
+    type_error(py, format!("{function}() missing {} required positional argument{plural}: {list}", missing.len()))
 }
 
 /// Arguments kept for a later call.

@@ -1,6 +1,6 @@
 //! Driving awaitables by hand: `send`, `throw`, and the iterator behind `await`.
 
-use pyo3::exceptions::PyStopIteration;
+use pyo3::exceptions::{PyStopIteration, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::{PyErr, ffi};
 
@@ -22,7 +22,27 @@ pub(crate) fn await_iterator(py: Python<'_>, object: &Obj) -> RawResult<Obj> {
     if unsafe { ffi::PyCoro_CheckExact(object.as_ptr()) } != 0 {
         return Ok(object.clone());
     }
-    call::method(py, object, &AWAIT, &[])
+    // SAFETY: alive; the slots of a type stay where they are.
+    let is_awaitable = unsafe {
+        let slots = (*object.type_ptr()).tp_as_async;
+        !slots.is_null() && (*slots).am_await.is_some()
+    };
+    if is_awaitable {
+        return call::method(py, object, &AWAIT, &[]);
+    }
+    if super::coroutine::is_generator(object) && is_marked_generator(py, object)? {
+        return Ok(object.clone());
+    }
+    let class = super::to_raw(py, object.borrow(py).get_type().name())?;
+    Err(Raised::from_err(py, PyTypeError::new_err(super::compat::not_awaitable(&class.to_string_lossy()))))
+}
+
+/// Whether `types.coroutine` made the generator an awaitable.
+#[cold]
+fn is_marked_generator(py: Python<'_>, generator: &Obj) -> RawResult<bool> {
+    const CO_ITERABLE_COROUTINE: u32 = 0x100;
+    let flags = || -> PyResult<u32> { generator.borrow(py).getattr("gi_code")?.getattr("co_flags")?.extract() };
+    Ok(super::to_raw(py, flags())? & CO_ITERABLE_COROUTINE != 0)
 }
 
 pub(crate) fn send(_py: Python<'_>, iterator: &Obj, value: &Obj) -> RawResult<Step> {

@@ -81,15 +81,36 @@ impl<T: Data> Table<T> {
         if T::FINALIZE {
             builder = builder.slot(ffi::Py_tp_finalize, instance::finalize::<T> as *mut _);
         }
-        if let Some(attributes) = T::SUBCLASSABLE {
-            assert!(base.is_null(), "subclassable types have `object` as their base");
-            let start = Class::<T>::offset_on(base) + attributes;
-            builder = builder
+        let table = Table { builder, _data: PhantomData };
+        match T::SUBCLASSABLE {
+            Some(attributes) => {
+                assert!(base.is_null(), "subclassable types have `object` as their base");
+                table.attributes(attributes)
+            }
+            None => table,
+        }
+    }
+
+    /// Instances (of a type on `object`) have a dict and can be referenced weakly; `offset` is where in `T` its
+    /// [`Attributes`] are.
+    pub(crate) fn attributes(self, offset: usize) -> Self {
+        let start = Class::<T>::offset_on(std::ptr::null_mut()) + offset;
+        self.map(|builder| {
+            builder
                 .offset_member(c"__dictoffset__", start + Attributes::DICT)
                 .offset_member(c"__weaklistoffset__", start + Attributes::WEAK_REFERENCES)
-                .getset(c"__dict__", ffi::PyObject_GenericGetDict, Some(ffi::PyObject_GenericSetDict));
-        }
-        Table { builder, _data: PhantomData }
+                .getset(c"__dict__", ffi::PyObject_GenericGetDict, Some(ffi::PyObject_GenericSetDict))
+        })
+    }
+
+    /// Instances (of a type on `object`) are called through the vectorcall function that lies at `offset` in `T`.
+    pub(super) fn called_at(self, offset: usize) -> Self {
+        let start = Class::<T>::offset_on(std::ptr::null_mut()) + offset;
+        self.map(|builder| {
+            builder
+                .offset_member(c"__vectorcalloffset__", start)
+                .slot(ffi::Py_tp_call, ffi::PyVectorcall_Call as *mut _)
+        })
     }
 
     /// A type derived from the class of `T`, which is built already: same value, other methods.

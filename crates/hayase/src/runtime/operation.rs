@@ -31,7 +31,6 @@ pub(crate) enum Turn {
     /// Awaits this, then goes on with [`Kind::resume`].
     Await(Obj),
     /// Lets everything that is ready run, then goes on with [`Kind::resume`].
-    #[expect(dead_code, reason = "sleep(0) is next")]
     GiveWay,
     Return(Obj),
 }
@@ -154,6 +153,11 @@ pub(crate) fn make(py: Python<'_>, kind: &'static Kind, target: Obj, argument: O
     Ok(Operation::class().make(py, operation)?.into_obj())
 }
 
+/// Whether this is an operation.
+pub(crate) fn is_one(object: &Obj) -> bool {
+    Ref::<Operation>::view_obj(object).is_some()
+}
+
 fn warn_never_awaited(py: Python<'_>, name: &str) -> PyResult<()> {
     let text = std::ffi::CString::new(format!("coroutine '{name}' was never awaited"))?;
     PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), &text, 1)
@@ -165,6 +169,7 @@ pub(crate) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
     const DISALLOW: u64 = pyo3::ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION;
     let table = Table::<Operation>::new(c"hayase._core.Operation", DOC, std::ptr::null_mut(), DISALLOW)
         .awaits(|_py: Python<'_>, this: &Ref<Operation>| Ok(this.as_obj().clone()))
+        .iter(|_py: Python<'_>, this: &Ref<Operation>| Ok(this.as_obj().clone()))
         .next(next)
         .send(|py: Python<'_>, this: &Ref<Operation>, value: &Obj| step(py, this, Input::Send(value.clone())))
         .onearg(c"send", c"Continue.", send)

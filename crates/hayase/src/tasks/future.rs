@@ -13,6 +13,7 @@ use pyo3::exceptions::{PyDeprecationWarning, PyRuntimeError, PyTypeError, PyValu
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyModule, PyString, PyTuple};
 
+use super::linked::{self, Link};
 use super::ready::Ready;
 use super::scheduler::LoopRef;
 use super::task::{self, TaskData};
@@ -48,6 +49,8 @@ pub(crate) struct Core {
     pub(super) blocking: GilValue<bool>,
     /// The exception was not retrieved yet.
     log_traceback: GilValue<bool>,
+    /// There is a [`Link`].
+    is_linked: GilValue<bool>,
 }
 
 /// What few futures have.
@@ -58,29 +61,37 @@ struct Rare {
     source_traceback: Option<Obj>,
     /// The traceback of the exception when it was set: each `result()` starts from there.
     exception_traceback: Option<Obj>,
+    /// Of a future that others complete.
+    link: Option<Link>,
 }
 
 #[derive(Clone)]
 enum Waiter {
     Task(Obj),
-    Callback { callback: Obj, context: Obj },
+    /// A future of ours that this one completes; see `linked.rs`.
+    Linked(Obj),
+    Callback {
+        callback: Obj,
+        context: Obj,
+    },
 }
 
 impl Waiter {
     fn from_parts(what: Obj, context: Option<Obj>) -> Waiter {
         match context {
             Some(context) => Waiter::Callback { callback: what, context },
+            None if FutureData::class().is_exact(what.as_ptr()) => Waiter::Linked(what),
             None => Waiter::Task(what),
         }
     }
 
     fn is(&self, other: &Waiter) -> bool {
         match (self, other) {
-            (Waiter::Task(a), Waiter::Task(b)) => a.is(b.as_ptr()),
+            (Waiter::Task(a), Waiter::Task(b)) | (Waiter::Linked(a), Waiter::Linked(b)) => a.is(b.as_ptr()),
             (Waiter::Callback { callback: a, context: c }, Waiter::Callback { callback: b, context: d }) => {
                 a.is(b.as_ptr()) && c.is(d.as_ptr())
             }
-            (Waiter::Task(_), Waiter::Callback { .. }) | (Waiter::Callback { .. }, Waiter::Task(_)) => false,
+            (Waiter::Task(_) | Waiter::Linked(_) | Waiter::Callback { .. }, _) => false,
         }
     }
 }
@@ -107,6 +118,7 @@ impl Core {
             state: GilValue::new(State::Pending),
             blocking: GilValue::new(false),
             log_traceback: GilValue::new(false),
+            is_linked: GilValue::new(false),
         }
     }
 
@@ -228,12 +240,62 @@ impl Core {
             return;
         }
         match waiter {
-            Waiter::Task(task) => self.waiter.set(Some(task)),
+            Waiter::Task(waiter) | Waiter::Linked(waiter) => self.waiter.set(Some(waiter)),
             Waiter::Callback { callback, context } => {
                 self.waiter_context.set(Some(context));
                 self.waiter.set(Some(callback));
             }
         }
+    }
+
+    /// What completes this future.
+    pub(super) fn set_link(&self, py: Python<'_>, link: Link) {
+        self.is_linked.set(true);
+        drop(self.rare.with(py, |rare| rare.link.replace(link)));
+    }
+
+    /// `f` must not run Python code, which includes dropping references.
+    pub(super) fn with_link<R>(&self, py: Python<'_>, f: impl FnOnce(&mut Link) -> R) -> Option<R> {
+        self.rare.with_existing(py, |rare| rare.link.as_mut().map(f)).flatten()
+    }
+
+    /// Tells `outer` when this is done.
+    pub(super) fn link_to(&self, py: Python<'_>, this: &Obj, outer: &Obj) -> RawResult<()> {
+        let waiter = Waiter::Linked(outer.clone());
+        if self.is_pending() {
+            self.add_waiter(py, waiter);
+            return Ok(());
+        }
+        self.notify(py, this, waiter)
+    }
+
+    /// Takes back [`Core::link_to`].
+    pub(super) fn unlink_from(&self, py: Python<'_>, outer: &Obj) {
+        self.remove_waiters(py, &[Waiter::Linked(outer.clone())]);
+    }
+
+    /// What a done future holds.
+    pub(super) fn stored(&self, py: Python<'_>) -> Obj {
+        self.outcome.get().unwrap_or_else(|| Obj::none(py))
+    }
+
+    /// Takes `matched` out; returns how many there were.
+    fn remove_waiters(&self, py: Python<'_>, matched: &[Waiter]) -> usize {
+        let mut removed = vec![];
+        if let Some(first) = self.first_waiter()
+            && matched.iter().any(|waiter| waiter.is(&first))
+        {
+            self.waiter.set(None);
+            self.waiter_context.set(None);
+            removed.push(first);
+        }
+        self.rare.with_existing(py, |rare| {
+            let is_matched = |stored: &Waiter| matched.iter().any(|waiter| waiter.is(stored));
+            let (gone, kept) = std::mem::take(&mut rare.waiters).into_iter().partition(is_matched);
+            rare.waiters = kept;
+            removed.extend::<Vec<Waiter>>(gone);
+        });
+        removed.len()
     }
 
     fn first_waiter(&self) -> Option<Waiter> {
@@ -279,6 +341,7 @@ impl Core {
                 py,
                 match waiter {
                     Waiter::Task(task) => Ready::Wakeup { task, future: this.clone() },
+                    Waiter::Linked(outer) => Ready::Linked { outer, inner: this.clone() },
                     Waiter::Callback { callback, context } => {
                         Ready::DoneCallback { callback, future: this.clone(), context }
                     }
@@ -288,6 +351,7 @@ impl Core {
         }
         let (callback, context) = match waiter {
             Waiter::Task(task) => task::wakeup_callable(py, &task)?,
+            Waiter::Linked(outer) => (linked::callable(py, &outer)?, context::copy_current(py)?),
             Waiter::Callback { callback, context } => (callback, context),
         };
         self.foreign_call_soon(py, &[&callback, this], &context)
@@ -333,6 +397,11 @@ impl Core {
         self.log_traceback.set(false);
         if !self.is_pending() {
             return Ok(false);
+        }
+        if self.is_linked.get()
+            && let Some(reached) = linked::cancel(py, this, message.as_ref())?
+        {
+            return Ok(reached);
         }
         self.state.set(State::Cancelled);
         self.set_cancel_message(py, message);
@@ -412,12 +481,15 @@ impl Core {
         self.rare.peek(|rare| {
             for waiter in &rare.waiters {
                 match waiter {
-                    Waiter::Task(task) => visitor.obj(task),
+                    Waiter::Task(waiter) | Waiter::Linked(waiter) => visitor.obj(waiter),
                     Waiter::Callback { callback, context } => {
                         visitor.obj(callback);
                         visitor.obj(context);
                     }
                 }
+            }
+            if let Some(link) = &rare.link {
+                link.visit(visitor);
             }
             for object in
                 [&rare.cancel_message, &rare.source_traceback, &rare.exception_traceback].into_iter().flatten()
@@ -617,6 +689,8 @@ pub(super) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
         .init(init_future);
     to_py(py, table.build(base))?;
     to_py(py, SET_RESULT.adopt(py, &SET_RESULT_NAME))?;
+    linked::init();
+    COMPLETE.define_onearg(c"set_result_unless_cancelled", complete);
     to_py(py, iterator_table().build(std::ptr::null_mut()))?;
     module.add("Future", FutureData::class().type_obj().into_bound(py))
 }
@@ -628,7 +702,23 @@ static SET_RESULT_NAME: Name = Name::new(c"set_result");
 /// Whether `callable` is the bound `set_result` of a future on a loop of ours, which runs no Python code.
 #[inline]
 pub(super) fn is_set_result(callable: &Obj) -> bool {
-    SET_RESULT.target(callable).is_some_and(|future| future.core.event_loop.scheduler().is_some())
+    let future = SET_RESULT.target(callable).or_else(|| COMPLETE.target(callable));
+    future.is_some_and(|future| future.core.event_loop.scheduler().is_some())
+}
+
+/// A callable that sets the result unless the future was cancelled, for timers; `None` for a future that is not ours.
+#[inline]
+pub(crate) fn completer(py: Python<'_>, future: &Obj) -> Option<RawResult<Obj>> {
+    Ref::<FutureData>::view_obj(future).map(|future| COMPLETE.bind(py, future))
+}
+
+static COMPLETE: BoundFunction<FutureData> = BoundFunction::new();
+
+fn complete(py: Python<'_>, this: &Ref<FutureData>, value: &Obj) -> RawResult<Obj> {
+    if this.core.state() != State::Cancelled {
+        this.core.set_result(py, this.as_obj(), value.clone())?;
+    }
+    Ok(Obj::none(py))
 }
 
 fn init_future(py: Python<'_>, this: &Ref<FutureData>, args: &Obj, keywords: Option<&Obj>) -> RawResult<()> {
@@ -772,27 +862,15 @@ fn remove_done_callback<T: HasCore>(py: Python<'_>, this: &Ref<T>, callback: &Ob
     for waiter in core.waiters(py) {
         let equal = match &waiter {
             Waiter::Task(task) => task::woken_by(callback).is_some_and(|woken| woken.as_obj().is(task.as_ptr())),
+            Waiter::Linked(outer) => linked::told_by(callback).is_some_and(|told| told.as_obj().is(outer.as_ptr())),
             Waiter::Callback { callback: stored, .. } => call::equal(py, stored, callback)?,
         };
         if equal {
             matched.push(waiter);
         }
     }
-    let mut removed = vec![];
-    if let Some(first) = core.first_waiter()
-        && matched.iter().any(|waiter| waiter.is(&first))
-    {
-        core.waiter.set(None);
-        core.waiter_context.set(None);
-        removed.push(first);
-    }
-    core.rare.with_existing(py, |rare| {
-        let is_matched = |stored: &Waiter| matched.iter().any(|waiter| waiter.is(stored));
-        let (gone, kept) = std::mem::take(&mut rare.waiters).into_iter().partition(is_matched);
-        rare.waiters = kept;
-        removed.extend::<Vec<Waiter>>(gone);
-    });
-    to_raw(py, removed.len().into_pyobject(py).map_err(PyErr::from)).map(Obj::from_bound)
+    let removed = core.remove_waiters(py, &matched);
+    to_raw(py, removed.into_pyobject(py).map_err(PyErr::from)).map(Obj::from_bound)
 }
 
 fn get_loop<T: HasCore>(py: Python<'_>, this: &Ref<T>) -> RawResult<Obj> {
@@ -827,6 +905,7 @@ fn callbacks<T: HasCore>(py: Python<'_>, this: &Ref<T>) -> RawResult<Obj> {
     for waiter in waiters {
         let (callback, context) = match waiter {
             Waiter::Task(task) => task::wakeup_callable(py, &task)?,
+            Waiter::Linked(outer) => (linked::callable(py, &outer)?, context::copy_current(py)?),
             Waiter::Callback { callback, context } => (callback, context),
         };
         let pair = PyTuple::new(py, [callback.into_bound(py), context.into_bound(py)]);

@@ -363,6 +363,13 @@ fn source_traceback_of<'py>(py: Python<'py>, this: &HandleData) -> Option<Bound<
     (!debug.is_instance_of::<PyString>()).then_some(debug)
 }
 
+/// Whether this is a handle of ours.
+pub(crate) fn is_ours(handle: &Obj) -> bool {
+    Ref::<TimerData>::view_obj(handle).is_some()
+        || Ref::<HandleData>::view_obj(handle).is_some()
+        || Ref::<ThreadSafeData>::view_obj(handle).is_some()
+}
+
 /// `handle.cancel()`
 pub(crate) fn cancel(py: Python<'_>, handle: &Obj) -> RawResult<()> {
     if let Some(plain) = Ref::<HandleData>::view_obj(handle) {

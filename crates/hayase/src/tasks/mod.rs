@@ -5,6 +5,7 @@
 pub(crate) mod current;
 pub(crate) mod future;
 pub(crate) mod handle;
+pub(crate) mod linked;
 pub(crate) mod ready;
 pub(crate) mod scheduler;
 pub(crate) mod step;

@@ -15,6 +15,8 @@ pub(crate) enum Ready {
     Step(Obj),
     /// One of our tasks was waiting for `future`, which is done. The future may be anybody's.
     Wakeup { task: Obj, future: Obj },
+    /// `inner` is done, which `outer`, a future of ours, waits for; see `linked.rs`.
+    Linked { outer: Obj, inner: Obj },
     /// A done callback of one of our futures: `callback(future)` in `context`.
     DoneCallback { callback: Obj, future: Obj, context: Obj },
     /// Readiness of a file descriptor; only the event loop's dispatch knows whose. Nothing happens if it is gone.
@@ -31,6 +33,10 @@ impl Ready {
             Ready::Wakeup { task, future } => {
                 visitor.obj(task);
                 visitor.obj(future);
+            }
+            Ready::Linked { outer, inner } => {
+                visitor.obj(outer);
+                visitor.obj(inner);
             }
             Ready::DoneCallback { callback, future, context } => {
                 visitor.obj(callback);

@@ -52,6 +52,8 @@ static WAKEUP: BoundFunction<TaskData> = BoundFunction::new();
 static STEP: BoundFunction<TaskData> = BoundFunction::new();
 
 static CANCEL: Name = Name::new(c"cancel");
+static CANCELLING: Name = Name::new(c"cancelling");
+static UNCANCEL: Name = Name::new(c"uncancel");
 static IS_RUNNING: Name = Name::new(c"is_running");
 static LIMIT: Name = Name::new(c"limit");
 static FILE: Name = Name::new(c"file");
@@ -81,6 +83,12 @@ impl TaskData {
             let number = self.number.get().into_pyobject(py).ok()?;
             Some(Obj::from_bound(number))
         })
+    }
+}
+
+impl TaskData {
+    pub(super) fn forget_destroy_pending(&self) {
+        self.log_destroy_pending.set(false);
     }
 }
 
@@ -291,8 +299,35 @@ pub(super) fn cancel(py: Python<'_>, task: &Ref<TaskData>, message: Option<Obj>)
     Ok(true)
 }
 
+/// `task.cancelling()` of anybody's task.
+pub(crate) fn cancelling_of(py: Python<'_>, task: &Obj) -> RawResult<u32> {
+    match Ref::<TaskData>::view_obj(task) {
+        Some(task) => Ok(task.cancel_requests.get()),
+        None => to_raw(py, call::method(py, task, &CANCELLING, &[])?.borrow(py).extract()),
+    }
+}
+
+/// `task.uncancel()` of anybody's task.
+pub(crate) fn uncancel(py: Python<'_>, task: &Obj) -> RawResult<u32> {
+    match Ref::<TaskData>::view_obj(task) {
+        Some(task) => Ok(take_one_back(task)),
+        None => to_raw(py, call::method(py, task, &UNCANCEL, &[])?.borrow(py).extract()),
+    }
+}
+
+fn take_one_back(task: &Ref<TaskData>) -> u32 {
+    let requests = task.cancel_requests.get();
+    if requests > 0 {
+        task.cancel_requests.set(requests - 1);
+        if requests == 1 && compat::UNCANCEL_TAKES_BACK {
+            task.must_cancel.set(false);
+        }
+    }
+    task.cancel_requests.get()
+}
+
 /// `object.cancel(msg)` of anybody's future.
-pub(super) fn cancel_object(py: Python<'_>, object: &Obj, message: Option<Obj>) -> RawResult<bool> {
+pub(crate) fn cancel_object(py: Python<'_>, object: &Obj, message: Option<Obj>) -> RawResult<bool> {
     if let Some(task) = Ref::<TaskData>::view_obj(object) {
         return cancel(py, task, message);
     }
@@ -319,7 +354,7 @@ pub(super) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
         })
         .fastcall(c"cancel", c"Ask the task to cancel itself; False if it is done.", cancel_method)
         .noargs(c"cancelling", c"How many cancellations were asked for and not taken back.", cancelling)
-        .noargs(c"uncancel", c"Take one cancellation back; returns how many remain.", uncancel)
+        .noargs(c"uncancel", c"Take one cancellation back; returns how many remain.", uncancel_method)
         .noargs(c"get_coro", c"The coroutine.", coro)
         .noargs(c"get_name", c"The name.", get_name)
         .onearg(c"set_name", c"Give it a name.", set_name)
@@ -402,15 +437,8 @@ fn cancelling(py: Python<'_>, this: &Ref<TaskData>) -> RawResult<Obj> {
     number(py, this.cancel_requests.get())
 }
 
-fn uncancel(py: Python<'_>, this: &Ref<TaskData>) -> RawResult<Obj> {
-    let requests = this.cancel_requests.get();
-    if requests > 0 {
-        this.cancel_requests.set(requests - 1);
-        if requests == 1 && compat::UNCANCEL_TAKES_BACK {
-            this.must_cancel.set(false);
-        }
-    }
-    number(py, this.cancel_requests.get())
+fn uncancel_method(py: Python<'_>, this: &Ref<TaskData>) -> RawResult<Obj> {
+    number(py, take_one_back(this))
 }
 
 fn coro(py: Python<'_>, this: &Ref<TaskData>) -> RawResult<Obj> {

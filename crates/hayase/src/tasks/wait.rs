@@ -33,6 +33,11 @@ pub(crate) fn runs_here(event_loop: &LoopRef) -> bool {
     event_loop.scheduler().is_some_and(|scheduler| scheduler.running_thread.get() == compat::thread_id())
 }
 
+/// The loop of a future of ours.
+pub(crate) fn loop_of(future: &Obj) -> Option<Obj> {
+    core_of(future)?.event_loop.object()
+}
+
 /// `event_loop.create_future()`
 #[inline]
 pub(crate) fn create_future(py: Python<'_>, event_loop: &LoopRef) -> RawResult<Obj> {

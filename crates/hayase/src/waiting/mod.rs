@@ -1,0 +1,74 @@
+//! Waiting for time and for others: `sleep`, timeouts, `wait_for`, `gather`, `shield`.
+//!
+//! What is awaited often is an [`crate::runtime::operation::Operation`]; what needs a timer asks the running loop for one by
+//! name (`call_later`, `call_at`), so every loop will do, also one whose clock a program replaced.
+
+pub(crate) mod gather;
+pub(crate) mod sleep;
+pub(crate) mod timeout;
+pub(crate) mod wait_for;
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyFloat, PyInt, PyModule};
+
+use crate::raw::call::{self, Name};
+use crate::raw::obj::Obj;
+use crate::raw::{Raised, RawResult, to_raw};
+use crate::tasks::{handle, wait};
+
+/// Makes the types and functions and puts them into the module.
+pub(crate) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()> {
+    gather::init(py, module)?;
+    sleep::init(py, module)?;
+    timeout::init(py, module)?;
+    wait_for::init(py, module)
+}
+
+static CANCEL: Name = Name::new(c"cancel");
+static TIME: Name = Name::new(c"time");
+
+/// `asyncio.get_running_loop()`
+fn get_running_loop(py: Python<'_>) -> RawResult<Obj> {
+    let running = wait::running_loop(py)?;
+    if running.is_none() {
+        return Err(Raised::from_err(py, PyRuntimeError::new_err("no running event loop")));
+    }
+    Ok(running)
+}
+
+/// The number, if it is a plain one; anything else is left to Python's operators.
+#[inline]
+fn plain_number(py: Python<'_>, value: &Obj) -> Option<f64> {
+    let value = value.borrow(py);
+    if let Ok(value) = value.cast_exact::<PyFloat>() {
+        return Some(value.value());
+    }
+    if value.is_exact_instance_of::<PyInt>() { value.extract().ok() } else { None }
+}
+
+/// `value <= 0`
+#[inline]
+fn is_over(py: Python<'_>, value: &Obj) -> RawResult<bool> {
+    match plain_number(py, value) {
+        Some(number) => Ok(number <= 0.0),
+        None => to_raw(py, value.borrow(py).le(0)),
+    }
+}
+
+/// `event_loop.time() + delay`
+fn deadline(py: Python<'_>, event_loop: &Obj, delay: &Obj) -> RawResult<Obj> {
+    let now = call::method(py, event_loop, &TIME, &[])?;
+    match (plain_number(py, &now), plain_number(py, delay)) {
+        (Some(now), Some(delay)) => Ok(Obj::from_bound(PyFloat::new(py, now + delay))),
+        _ => to_raw(py, now.borrow(py).add(delay.borrow(py))).map(Obj::from_bound),
+    }
+}
+
+/// `handle.cancel()` of anybody's handle.
+fn cancel_handle(py: Python<'_>, handle: &Obj) -> RawResult<()> {
+    if handle::is_ours(handle) {
+        return handle::cancel(py, handle);
+    }
+    call::method(py, handle, &CANCEL, &[]).map(drop)
+}

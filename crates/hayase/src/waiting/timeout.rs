@@ -1,0 +1,339 @@
+//! `Timeout`, `timeout` and `timeout_at`.
+//!
+//! When the time is over the task is cancelled; on the way out, a cancellation that was ours becomes a TimeoutError. What
+//! others cancel stays a cancellation: the task counts the requests.
+
+use std::mem::offset_of;
+
+use pyo3::exceptions::{PyAssertionError, PyBaseExceptionGroup, PyRuntimeError, PyTimeoutError};
+use pyo3::prelude::*;
+use pyo3::types::{PyModule, PyString};
+
+use super::{cancel_handle, deadline, get_running_loop};
+use crate::interop::imports;
+use crate::raw::attributes::Attributes;
+use crate::raw::bound_function::BoundFunction;
+use crate::raw::call::{self, Name};
+use crate::raw::cell::{GilValue, ObjCell};
+use crate::raw::fastcall::Args;
+use crate::raw::instance::{Class, Data, Ref, Visitor};
+use crate::raw::obj::Obj;
+use crate::raw::table::Table;
+use crate::raw::{Raised, RawResult, compat, exception, function, to_py, to_raw};
+use crate::runtime::operation::{self, Kind, Operation, Turn, never_resumed};
+use crate::tasks::task;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Created,
+    Entered,
+    Expiring,
+    Expired,
+    Exited,
+}
+
+impl State {
+    fn name(self) -> &'static str {
+        match self {
+            State::Created => "created",
+            State::Entered => "active",
+            State::Expiring => "expiring",
+            State::Expired => "expired",
+            State::Exited => "finished",
+        }
+    }
+}
+
+#[repr(C)]
+pub(super) struct Timeout {
+    attributes: Attributes,
+    when: ObjCell,
+    /// The handle of the timer, while there is one.
+    handler: ObjCell,
+    task: ObjCell,
+    /// How many cancellations of the task were asked for before it came in.
+    cancelling: GilValue<u32>,
+    state: GilValue<State>,
+}
+
+impl Default for Timeout {
+    fn default() -> Timeout {
+        Timeout::new(None)
+    }
+}
+
+impl Timeout {
+    fn new(when: Option<Obj>) -> Timeout {
+        Timeout {
+            attributes: Attributes::empty(),
+            when: ObjCell::new(when),
+            handler: ObjCell::empty(),
+            task: ObjCell::empty(),
+            cancelling: GilValue::new(0),
+            state: GilValue::new(State::Created),
+        }
+    }
+}
+
+impl Data for Timeout {
+    const FREELIST: usize = 64;
+
+    fn class() -> &'static Class<Self> {
+        static CLASS: Class<Timeout> = Class::new();
+        &CLASS
+    }
+    fn visit(&self, visitor: &mut Visitor<'_>) {
+        self.attributes.visit(visitor);
+        for cell in [&self.when, &self.handler, &self.task] {
+            visitor.cell(cell);
+        }
+    }
+    fn clear(&self) {
+        self.attributes.clear();
+        for cell in [&self.when, &self.handler, &self.task] {
+            cell.set(None);
+        }
+    }
+}
+
+static CALL_AT: Name = Name::new(c"call_at");
+static CALL_SOON: Name = Name::new(c"call_soon");
+static CONTEXT: Name = Name::new(c"__context__");
+static DELAY: Name = Name::new(c"delay");
+static EXCEPTIONS: Name = Name::new(c"exceptions");
+static TIME: Name = Name::new(c"time");
+static WHEN: Name = Name::new(c"when");
+
+static ON_TIMEOUT: BoundFunction<Timeout> = BoundFunction::new();
+
+/// A timeout that ends `delay` seconds from now; for ever if that is None.
+pub(super) fn make(py: Python<'_>, delay: &Obj) -> RawResult<Ref<Timeout>> {
+    let running = get_running_loop(py)?;
+    let when = if delay.is_none() { None } else { Some(deadline(py, &running, delay)?) };
+    Timeout::class().make(py, Timeout::new(when))
+}
+
+fn refuse(py: Python<'_>, text: &str) -> Raised {
+    Raised::from_err(py, PyRuntimeError::new_err(text.to_owned()))
+}
+
+impl Ref<Timeout> {
+    /// `__aenter__`
+    pub(super) fn enter(&self, py: Python<'_>) -> RawResult<()> {
+        if self.state.get() != State::Created {
+            return Err(refuse(py, "Timeout has already been entered"));
+        }
+        let current = call::call0(py, &imports::raw(py, imports::current_task(py))?)?;
+        if current.is_none() {
+            return Err(refuse(py, "Timeout should be used inside a task"));
+        }
+        self.state.set(State::Entered);
+        self.cancelling.set(task::cancelling_of(py, &current)?);
+        self.task.set(Some(current));
+        self.schedule(py)
+    }
+
+    /// Arms the timer for `when`.
+    fn schedule(&self, py: Python<'_>) -> RawResult<()> {
+        if let Some(handler) = self.handler.take() {
+            cancel_handle(py, &handler)?;
+        }
+        let Some(when) = self.when.get().filter(|when| !when.is_none()) else {
+            return Ok(());
+        };
+        let running = get_running_loop(py)?;
+        let now = call::method(py, &running, &TIME, &[])?;
+        let callback = ON_TIMEOUT.bind(py, self)?;
+        let handler = if to_raw(py, when.borrow(py).le(now.borrow(py)))? {
+            call::method(py, &running, &CALL_SOON, &[&callback])?
+        } else {
+            call::method(py, &running, &CALL_AT, &[&when, &callback])?
+        };
+        self.handler.set(Some(handler));
+        Ok(())
+    }
+
+    /// `__aexit__`; `error` is what ended the block.
+    pub(super) fn exit(&self, py: Python<'_>, error: Option<&Obj>) -> RawResult<()> {
+        if let Some(handler) = self.handler.take() {
+            cancel_handle(py, &handler)?;
+        }
+        match self.state.get() {
+            State::Expiring => self.state.set(State::Expired),
+            State::Entered => {
+                self.state.set(State::Exited);
+                return Ok(());
+            }
+            State::Created | State::Expired | State::Exited => {
+                return Err(Raised::from_err(py, PyAssertionError::new_err(())));
+            }
+        }
+        let Some(task) = self.task.get() else {
+            return Ok(());
+        };
+        let remaining = task::uncancel(py, &task)?;
+        let Some(error) = error else {
+            return Ok(());
+        };
+        if remaining > self.cancelling.get() {
+            // Somebody else cancelled too.
+            return Ok(());
+        }
+        let cancelled = imports::raw(py, imports::cancelled_error(py))?;
+        if exception::matches(py, error, cancelled.as_ptr()) {
+            let timeout = Obj::from_bound(PyTimeoutError::new_err(()).into_value(py).into_bound(py));
+            exception::chain(&timeout, error);
+            return Err(exception::restore(py, timeout));
+        }
+        if compat::TIMEOUT_IS_PUT_INTO_CONTEXTS {
+            put_into_context(py, error, &cancelled)?;
+            if error.borrow(py).is_instance_of::<PyBaseExceptionGroup>() {
+                let members = call::getattr(py, error, &EXCEPTIONS)?;
+                for member in to_raw(py, members.borrow(py).try_iter())? {
+                    put_into_context(py, &Obj::from_bound(to_raw(py, member)?), &cancelled)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An error that came while the cancellation was handled: its context says that the time was over.
+#[cold]
+fn put_into_context(py: Python<'_>, error: &Obj, cancelled: &Obj) -> RawResult<()> {
+    let mut error = error.clone();
+    loop {
+        let context = call::getattr(py, &error, &CONTEXT)?;
+        if context.is_none() {
+            return Ok(());
+        }
+        if exception::matches(py, &context, cancelled.as_ptr()) {
+            let timeout = Obj::from_bound(PyTimeoutError::new_err(()).into_value(py).into_bound(py));
+            exception::chain(&timeout, &context);
+            return call::setattr(py, &error, &CONTEXT, &timeout);
+        }
+        error = context;
+    }
+}
+
+fn on_timeout(py: Python<'_>, this: &Ref<Timeout>) -> RawResult<Obj> {
+    if let Some(task) = this.task.get() {
+        task::cancel_object(py, &task, None)?;
+    }
+    this.state.set(State::Expiring);
+    this.handler.set(None);
+    Ok(Obj::none(py))
+}
+
+static ENTER: Kind = Kind { name: "Timeout.__aenter__", start: enter_start, resume: never_resumed };
+static EXIT: Kind = Kind { name: "Timeout.__aexit__", start: exit_start, resume: never_resumed };
+
+fn enter_start(py: Python<'_>, this: &Ref<Operation>) -> RawResult<Turn> {
+    let timeout = this.target::<Timeout>();
+    timeout.enter(py)?;
+    Ok(Turn::Return(timeout.into_obj()))
+}
+
+fn exit_start(py: Python<'_>, this: &Ref<Operation>) -> RawResult<Turn> {
+    let error = this.argument.take();
+    this.target::<Timeout>().exit(py, error.as_ref())?;
+    Ok(Turn::Return(Obj::none(py)))
+}
+
+fn reschedule(py: Python<'_>, this: &Ref<Timeout>, args: &Args<'_>) -> RawResult<Obj> {
+    let [when] = args.named("Timeout.reschedule").bind(py, [&WHEN], 1)?;
+    match this.state.get() {
+        State::Entered => {}
+        State::Created => return Err(refuse(py, "Timeout has not been entered")),
+        state => return Err(refuse(py, &format!("Cannot change state of {} Timeout", state.name()))),
+    }
+    this.when.set(when);
+    this.schedule(py)?;
+    Ok(Obj::none(py))
+}
+
+fn repr(py: Python<'_>, this: &Ref<Timeout>) -> RawResult<Obj> {
+    let describe = || -> PyResult<String> {
+        if this.state.get() != State::Entered {
+            return Ok(String::new());
+        }
+        let when = this.when.get().unwrap_or_else(|| Obj::none(py));
+        if when.is_none() {
+            return Ok(" when=None".to_owned());
+        }
+        Ok(format!(" when={}", imports::round(py)?.call1((when.into_bound(py), 3))?.repr()?))
+    };
+    let when = to_raw(py, describe())?;
+    Ok(Obj::from_bound(PyString::new(py, &format!("<Timeout [{}]{when}>", this.state.get().name()))))
+}
+
+fn timeout(py: Python<'_>, args: &Args<'_>) -> RawResult<Obj> {
+    let [delay] = args.bind(py, [&DELAY], 1)?;
+    make(py, &delay.expect("required")).map(Ref::into_obj)
+}
+
+fn timeout_at(py: Python<'_>, args: &Args<'_>) -> RawResult<Obj> {
+    let [when] = args.bind(py, [&WHEN], 1)?;
+    Timeout::class().make(py, Timeout::new(when)).map(Ref::into_obj)
+}
+
+fn initialise(py: Python<'_>, this: &Ref<Timeout>, args: &Obj, keywords: Option<&Obj>) -> RawResult<()> {
+    let parse = || -> PyResult<Obj> {
+        match (args.borrow(py).len()?, keywords) {
+            (1, None) => Ok(Obj::from_bound(args.borrow(py).get_item(0)?)),
+            (0, Some(keywords)) if keywords.borrow(py).len()? == 1 => {
+                Ok(Obj::from_bound(keywords.borrow(py).get_item("when")?))
+            }
+            (given, _) => Err(pyo3::exceptions::PyTypeError::new_err(format!(
+                "Timeout.__init__() takes 2 positional arguments but {} were given",
+                given + 1
+            ))),
+        }
+    };
+    this.when.set(Some(to_raw(py, parse())?));
+    Ok(())
+}
+
+pub(super) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()> {
+    ON_TIMEOUT.define_noargs(c"_on_timeout", on_timeout);
+    const DOC: &std::ffi::CStr =
+        c"Timeout(when)\n--\n\nCancels what runs inside `async with` when the loop's clock says \
+        `when`, and makes a TimeoutError of it.\n\nMade by timeout() and timeout_at().";
+    let table = Table::<Timeout>::new(c"hayase.timeouts.Timeout", DOC, std::ptr::null_mut(), 0)
+        .attributes(offset_of!(Timeout, attributes))
+        .noargs(c"when", c"when($self, /)\n--\n\nThe deadline, or None.", |py: Python<'_>, this: &Ref<Timeout>| {
+            Ok(this.when.get().unwrap_or_else(|| Obj::none(py)))
+        })
+        .fastcall(c"reschedule", c"reschedule($self, /, when)\n--\n\nAnother deadline, or None for none.", reschedule)
+        .noargs(
+            c"expired",
+            c"expired($self, /)\n--\n\nWhether the time was over before the block was.",
+            |py: Python<'_>, this: &Ref<Timeout>| {
+                Ok(Obj::bool(py, matches!(this.state.get(), State::Expiring | State::Expired)))
+            },
+        )
+        .noargs(c"__aenter__", c"Begin.", |py: Python<'_>, this: &Ref<Timeout>| {
+            operation::make(py, &ENTER, this.as_obj().clone(), None)
+        })
+        .fastcall(c"__aexit__", c"End.", |py: Python<'_>, this: &Ref<Timeout>, args: &Args<'_>| {
+            args.named("Timeout.__aexit__").require(py, &["exc_type", "exc_val", "exc_tb"])?;
+            let error = args.get(1).filter(|error| !error.is_none());
+            operation::make(py, &EXIT, this.as_obj().clone(), error)
+        })
+        .noargs(c"_on_timeout", c"The time is over.", on_timeout)
+        .get(c"_when", |py: Python<'_>, this: &Ref<Timeout>| Ok(this.when.get().unwrap_or_else(|| Obj::none(py))))
+        .get(c"_task", |py: Python<'_>, this: &Ref<Timeout>| Ok(this.task.get().unwrap_or_else(|| Obj::none(py))))
+        .get(c"_timeout_handler", |py: Python<'_>, this: &Ref<Timeout>| {
+            Ok(this.handler.get().unwrap_or_else(|| Obj::none(py)))
+        })
+        .repr(repr)
+        .init(initialise);
+    to_py(py, table.build(std::ptr::null_mut()))?;
+    module.add("Timeout", Timeout::class().type_obj().into_bound(py))?;
+    const HOME: &str = "hayase.timeouts";
+    const DELAY_DOC: &str = "An asynchronous context manager that ends its block with a TimeoutError after delay seconds.\n\n\
+        None: never.";
+    function::add(py, module, HOME, "timeout", "(delay)", DELAY_DOC, timeout)?;
+    const AT_DOC: &str = "As timeout(), with an absolute time on the clock of loop.time().";
+    function::add(py, module, HOME, "timeout_at", "(when)", AT_DOC, timeout_at)
+}
