@@ -225,11 +225,11 @@ def test_a_timeout_can_be_moved(loop, run, aio):
             timeout.reschedule(None)
             await settle()
         assert not timeout.expired()
-        with pytest.raises(RuntimeError, match="^Cannot change state of finished Timeout$"):
+        with pytest.raises(RuntimeError, match=r"^Cannot change state of finished Timeout$"):
             timeout.reschedule(1)
-        with pytest.raises(RuntimeError, match="^Timeout has not been entered$"):
+        with pytest.raises(RuntimeError, match=r"^Timeout has not been entered$"):
             aio.timeout(1).reschedule(1)
-        with pytest.raises(RuntimeError, match="^Timeout has already been entered$"):
+        with pytest.raises(RuntimeError, match=r"^Timeout has already been entered$"):
             async with timeout:
                 pass
 
