@@ -45,6 +45,7 @@ use crate::tasks::scheduler::LoopRef;
 pub(crate) struct Loop {
     pub(crate) runtime: Runtime,
     last_poll: GilValue<Time>,
+    clock: GilValue<turn::TurnClock>,
     stopping: GilValue<bool>,
     runs_in_main_thread: GilValue<bool>,
     /// Seconds; a callback that takes longer is reported in debug mode.
@@ -73,6 +74,7 @@ impl Loop {
         Ok(Loop {
             runtime: Runtime::new(driver),
             last_poll: GilValue::new(Time::from_nanos(0)),
+            clock: GilValue::new(turn::TurnClock::due()),
             stopping: GilValue::new(false),
             runs_in_main_thread: GilValue::new(true),
             slow_callback_duration: ObjCell::empty(),

@@ -22,6 +22,11 @@ use crate::transports;
 /// While work is ready, the driver is asked at least this often; asking at every turn costs a system call each.
 const POLL_AT_LEAST_EVERY: Duration = Duration::from_micros(50);
 
+/// While turns are this short, the clock is read only once in [`TURNS_PER_CLOCK`] turns: reading it is a tenth of a short
+/// turn. When turns become longer, that many of them are the most that I/O waits in addition, once.
+const SHORT_TURN: Duration = Duration::from_micros(2);
+const TURNS_PER_CLOCK: u32 = 6;
+
 /// How many events one wait may report; more are reported by the next turn.
 const EVENTS_PER_WAIT: usize = 1024;
 
@@ -32,6 +37,7 @@ pub(super) fn run_turns(py: Python<'_>, this: &Obj, event_loop: &Loop) -> RawRes
     let _elsewhere = (!event_loop.runs_in_main_thread.get()).then(detached::Elsewhere::begin);
     // The first turn asks the driver, whatever ran before.
     event_loop.last_poll.set(Time::from_nanos(0));
+    event_loop.clock.set(TurnClock::due());
     let outcome = loop {
         let outcome = run_turn(py, this, event_loop, &mut events);
         if outcome.is_err() || event_loop.stopping.get() {
@@ -47,7 +53,14 @@ fn run_turn(py: Python<'_>, this: &Obj, event_loop: &Loop, events: &mut Events) 
         detached::nap_if_exiting(py);
     }
     let driver = &event_loop.runtime.driver;
+    let mut clock = event_loop.clock.get();
+    if event_loop.runtime.scheduler.ready_len(py) > 0 && clock.may_wait() {
+        event_loop.clock.set(clock);
+        return run_batch(py, this, event_loop);
+    }
     let now = driver.now();
+    clock.read(now);
+    event_loop.clock.set(clock);
     let sleep = event_loop.sleep(py, now);
     let idle = sleep != Some(Duration::ZERO);
     // Timers are left for the next poll together with I/O: they come after it.
@@ -67,6 +80,32 @@ fn run_turn(py: Python<'_>, this: &Obj, event_loop: &Loop, events: &mut Events) 
         collect_timers(py, event_loop, now);
     }
     run_batch(py, this, event_loop)
+}
+
+/// When the clock must be read again.
+#[derive(Clone, Copy)]
+pub(super) struct TurnClock {
+    last_read: Time,
+    /// Turns since then.
+    turns: u32,
+    turns_max: u32,
+}
+
+impl TurnClock {
+    pub(super) fn due() -> TurnClock {
+        TurnClock { last_read: Time::from_nanos(0), turns: 0, turns_max: 0 }
+    }
+
+    /// Counts a turn, if it can do without the clock.
+    fn may_wait(&mut self) -> bool {
+        self.turns += 1;
+        self.turns < self.turns_max
+    }
+
+    fn read(&mut self, now: Time) {
+        let short = now.saturating_since(self.last_read) < SHORT_TURN * self.turns.max(1);
+        *self = TurnClock { last_read: now, turns: 0, turns_max: if short { TURNS_PER_CLOCK } else { 0 } };
+    }
 }
 
 /// Asks the driver; detached from the interpreter if this may sleep. Python's signal handlers run here.
