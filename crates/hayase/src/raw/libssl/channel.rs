@@ -1,7 +1,7 @@
 //! Ciphertext between OpenSSL and a transport: the `BIO` that takes the place of the two `MemoryBIO`s.
 //!
-//! What the peer sent is read from one buffer, what is due to the peer is appended to another. Nothing here waits, calls
-//! Python or panics: OpenSSL's C frames are below.
+//! What the peer sent is read from a buffer of ours, or straight from where it was received; what is due to the peer is
+//! appended to another. Nothing here waits, calls Python or panics: OpenSSL's C frames are below.
 //!
 //! Must stay true
 //! - One `SSL` is used by one thread at a time. That is OpenSSL's own rule, so its callbacks never meet each other.
@@ -19,6 +19,8 @@ pub(super) struct Channel {
     /// Received and not read by OpenSSL yet; what lies before `position` has been read.
     incoming: UnsafeCell<Vec<u8>>,
     position: Cell<usize>,
+    /// More of it, where it was received, for the length of one call: behind `incoming`.
+    lent: Cell<(*const u8, usize)>,
     /// Due to the peer.
     outgoing: UnsafeCell<Vec<u8>>,
     /// The transport is gone: what is written now goes nowhere.
@@ -33,6 +35,7 @@ impl Channel {
         Arc::new(Channel {
             incoming: UnsafeCell::new(Vec::new()),
             position: Cell::new(0),
+            lent: Cell::new((std::ptr::null(), 0)),
             outgoing: UnsafeCell::new(Vec::new()),
             orphaned: Cell::new(false),
             failure: Cell::new(None),
@@ -79,9 +82,35 @@ impl Channel {
         }
     }
 
+    /// Lets OpenSSL read `ciphertext` in place while `f` runs; keeps a copy of what it leaves.
+    pub(super) fn lend<R>(&self, ciphertext: &[u8], f: impl FnOnce() -> R) -> R {
+        /// Takes the slice back even if `f` panics.
+        struct TakeBack<'a>(&'a Channel);
+        impl Drop for TakeBack<'_> {
+            fn drop(&mut self) {
+                self.0.keep_lent();
+            }
+        }
+        // Inside a callback of an outer call that lends already: what is lent there comes first.
+        self.keep_lent();
+        self.lent.set((ciphertext.as_ptr(), ciphertext.len()));
+        let _take_back = TakeBack(self);
+        f()
+    }
+
+    /// Copies what is left of the lent slice; nothing is lent any more.
+    fn keep_lent(&self) {
+        let (start, len) = self.lent.replace((std::ptr::null(), 0));
+        if len > 0 {
+            // SAFETY: the rest of the slice that the innermost `lend` under way borrows: each takes its own back before
+            // it returns.
+            self.feed(unsafe { std::slice::from_raw_parts(start, len) });
+        }
+    }
+
     pub(super) fn incoming_len(&self) -> usize {
         // SAFETY: as in `feed`; only the length is read.
-        unsafe { (*self.incoming.get()).len() - self.position.get() }
+        unsafe { (*self.incoming.get()).len() - self.position.get() + self.lent.get().1 }
     }
 
     pub(super) fn outgoing_len(&self) -> usize {
@@ -95,14 +124,16 @@ impl Channel {
         unsafe { std::mem::take(&mut *self.outgoing.get()) }
     }
 
-    /// Gives a buffer back for its memory, unless something was written meanwhile.
-    pub(super) fn recycle_outgoing(&self, mut buffer: Vec<u8>) {
+    /// Whether what will be written needs a buffer first.
+    pub(super) fn wants_buffer(&self) -> bool {
+        // SAFETY: as in `feed`; only the capacity is read.
+        unsafe { (*self.outgoing.get()).capacity() == 0 }
+    }
+
+    /// An empty buffer for what will be written.
+    pub(super) fn give_buffer(&self, buffer: Vec<u8>) {
         // SAFETY: as in `feed`.
-        let outgoing = unsafe { &mut *self.outgoing.get() };
-        if outgoing.capacity() == 0 && buffer.capacity() <= KEPT_CAPACITY_MAX {
-            buffer.clear();
-            *outgoing = buffer;
-        }
+        unsafe { *self.outgoing.get() = buffer };
     }
 
     /// The transport goes; an `ssl.SSLObject` that the program keeps finds nothing to read and nobody to write to.
@@ -166,6 +197,13 @@ extern "C" fn read(bio: *mut Bio, buffer: *mut c_char, size: c_int) -> c_int {
             let count = size.min(incoming.len() - position);
             std::ptr::copy_nonoverlapping(incoming.as_ptr().add(position), buffer.cast(), count);
             channel.position.set(position + count);
+            return count as c_int;
+        }
+        let (start, len) = channel.lent.get();
+        if len > 0 {
+            let count = size.min(len);
+            std::ptr::copy_nonoverlapping(start, buffer.cast(), count);
+            channel.lent.set((start.add(count), len - count));
             return count as c_int;
         }
         (super::functions().BIO_set_flags)(bio, symbols::BIO_FLAGS_READ | symbols::BIO_FLAGS_SHOULD_RETRY);

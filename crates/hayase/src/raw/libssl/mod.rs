@@ -22,6 +22,7 @@ use std::sync::{Arc, OnceLock};
 
 use pyo3::{Python, ffi};
 
+use super::cell::GilCell;
 use super::obj::Obj;
 use super::{Raised, RawResult};
 use channel::Channel;
@@ -190,6 +191,11 @@ impl DirectSsl {
     pub(crate) fn write(&self, py: Python<'_>, data: &Obj) -> RawResult<Outcome> {
         let Some(_turn) = self.enter() else { return Ok(Outcome::WantRead) };
         super::bytes::export(data, ffi::PyBUF_SIMPLE, |memory, len| {
+            if self.channel.wants_buffer() {
+                let mut buffer = SPARE.with(py, std::mem::take);
+                buffer.reserve(len + (len / RECORD_BYTES_MAX + 1) * RECORD_OVERHEAD_BYTES);
+                self.channel.give_buffer(buffer);
+            }
             let size = c_int::try_from(len).unwrap_or(c_int::MAX);
             // SAFETY: as in `do_handshake`, and the export keeps `len` readable bytes in place.
             let (result, error) = self.run(|ssl| unsafe { (functions().SSL_write)(ssl, memory.cast(), size) });
@@ -224,6 +230,11 @@ impl DirectSsl {
         self.channel.feed(ciphertext);
     }
 
+    /// Lets what `f` does read `ciphertext` in place; what is left of it is kept.
+    pub(crate) fn lend<R>(&self, _py: Python<'_>, ciphertext: &[u8], f: impl FnOnce() -> R) -> R {
+        self.channel.lend(ciphertext, f)
+    }
+
     /// Ciphertext that was fed and not read.
     pub(crate) fn incoming_len(&self, _py: Python<'_>) -> usize {
         self.channel.incoming_len()
@@ -239,9 +250,16 @@ impl DirectSsl {
         self.channel.take_outgoing()
     }
 
-    /// Gives the memory of a buffer back that [`DirectSsl::take_outgoing`] gave.
-    pub(crate) fn recycle_outgoing(&self, _py: Python<'_>, buffer: Vec<u8>) {
-        self.channel.recycle_outgoing(buffer);
+    /// Gives the memory of a buffer back that [`DirectSsl::take_outgoing`] gave: to whoever writes next.
+    pub(crate) fn recycle(py: Python<'_>, mut buffer: Vec<u8>) {
+        if buffer.capacity() <= SPARE_CAPACITY_MAX {
+            buffer.clear();
+            SPARE.with(py, |spare| {
+                if spare.capacity() < buffer.capacity() {
+                    std::mem::swap(spare, &mut buffer);
+                }
+            });
+        }
     }
 
     /// Nothing will happen until the peer sends more: frees large empty buffers.
@@ -259,7 +277,10 @@ impl DirectSsl {
     fn run(&self, operation: impl FnOnce(*mut Ssl) -> c_int) -> (c_int, c_int) {
         // SAFETY: a live `SSL`, the same thread, nothing in between: what `SSL_get_error` asks for.
         unsafe {
-            (functions().ERR_clear_error)();
+            // Looking is cheaper than clearing, and it is hardly ever necessary.
+            if (functions().ERR_peek_error)() != 0 {
+                (functions().ERR_clear_error)();
+            }
             let result = operation(self.ssl.as_ptr());
             let error = if result > 0 {
                 symbols::SSL_ERROR_NONE
@@ -351,3 +372,12 @@ unsafe fn take_exception(py: Python<'_>, object: &Obj, place: ExceptionPlace) ->
 
 /// The most plaintext that one record holds.
 const RECORD_BYTES_MAX: usize = 16 * 1024;
+
+/// What a record adds to it: header, explicit nonce, tag, padding. Of old ciphers it may be more; then the buffer grows.
+const RECORD_OVERHEAD_BYTES: usize = 48;
+
+/// An empty buffer for ciphertext to be sent; connections keep none while they have nothing to say.
+static SPARE: GilCell<Vec<u8>> = GilCell::new(Vec::new());
+
+/// A buffer that grew larger than this is freed.
+const SPARE_CAPACITY_MAX: usize = 512 * 1024;

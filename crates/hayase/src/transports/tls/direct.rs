@@ -55,6 +55,12 @@ impl Direct {
         Ok(())
     }
 
+    /// Runs `f`, in which reading finds `ciphertext` without a copy.
+    #[inline]
+    pub(crate) fn lend<R>(&self, py: Python<'_>, ciphertext: &[u8], f: impl FnOnce() -> R) -> RawResult<R> {
+        Ok(self.ssl.lend(py, ciphertext, f))
+    }
+
     pub(crate) fn handshake(&self, py: Python<'_>) -> RawResult<Progress> {
         if self.replaced.get() {
             return self.python.handshake(py);
@@ -113,13 +119,7 @@ impl Direct {
     }
 
     pub(crate) fn take_ciphertext(&self, py: Python<'_>) -> RawResult<Option<Bytes>> {
-        if self.ssl.outgoing_len(py) == 0 {
-            return Ok(None);
-        }
-        let ciphertext = self.ssl.take_outgoing(py);
-        let bytes = Bytes::copy(py, &ciphertext)?;
-        self.ssl.recycle_outgoing(py, ciphertext);
-        Ok(Some(bytes))
+        self.take_ciphertext_with(py, |ciphertext| Bytes::copy(py, ciphertext))?.transpose()
     }
 
     pub(crate) fn take_ciphertext_with<R>(&self, py: Python<'_>, f: impl FnOnce(&[u8]) -> R) -> RawResult<Option<R>> {
@@ -128,7 +128,7 @@ impl Direct {
         }
         let ciphertext = self.ssl.take_outgoing(py);
         let taken = f(&ciphertext);
-        self.ssl.recycle_outgoing(py, ciphertext);
+        DirectSsl::recycle(py, ciphertext);
         Ok(Some(taken))
     }
 

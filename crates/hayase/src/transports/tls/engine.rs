@@ -84,6 +84,12 @@ impl Engine {
         each!(self, inner => inner.feed(py, ciphertext))
     }
 
+    /// Runs `f`, in which reading finds this ciphertext; what is left of it is kept.
+    #[inline]
+    pub(crate) fn lend<R>(&self, py: Python<'_>, ciphertext: &[u8], f: impl FnOnce() -> R) -> RawResult<R> {
+        each!(self, inner => inner.lend(py, ciphertext, f))
+    }
+
     pub(crate) fn handshake(&self, py: Python<'_>) -> RawResult<Progress> {
         each!(self, inner => inner.handshake(py))
     }

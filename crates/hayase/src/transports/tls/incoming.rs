@@ -34,37 +34,49 @@ pub(super) fn read(this: &Bound<'_, TlsProtocol>) -> RawResult<()> {
     if !matches!(this.get().state.get(), State::Wrapped | State::Flushing) {
         return Ok(());
     }
-    match read_and_answer(this) {
+    read_lent(this, &[])
+}
+
+/// As [`read`] in state `Wrapped` or `Flushing`, with more ciphertext that is read where it lies.
+pub(super) fn read_lent(this: &Bound<'_, TlsProtocol>, ciphertext: &[u8]) -> RawResult<()> {
+    match read_and_answer(this, ciphertext) {
         Ok(()) => Ok(()),
         Err(raised) => protocol::fatal_if_exception(this, raised, PROTOCOL_FAILED),
     }
 }
 
-fn read_and_answer(this: &Bound<'_, TlsProtocol>) -> RawResult<()> {
+fn read_and_answer(this: &Bound<'_, TlsProtocol>, ciphertext: &[u8]) -> RawResult<()> {
     let layer = this.get();
-    if !layer.reading_paused.get() {
+    if layer.reading_paused.get() {
+        layer.engine.feed(this.py(), ciphertext)?;
+    } else {
         match layer.app_receiver.get() {
-            Receiver::Protocol => read_bytes(this, None)?,
-            Receiver::Native(native) => read_bytes(this, Some(native))?,
-            Receiver::Buffered => read_into_protocol(this)?,
+            Receiver::Protocol => read_bytes(this, ciphertext, None)?,
+            Receiver::Native(native) => read_bytes(this, ciphertext, Some(native))?,
+            Receiver::Buffered => {
+                layer.engine.feed(this.py(), ciphertext)?;
+                read_into_protocol(this)?;
+            }
         }
         outgoing::write_backlog(this)?;
     }
     control_reading_below(this)
 }
 
-fn read_bytes(this: &Bound<'_, TlsProtocol>, native: Option<&Native>) -> RawResult<()> {
+fn read_bytes(this: &Bound<'_, TlsProtocol>, ciphertext: &[u8], native: Option<&Native>) -> RawResult<()> {
     let py = this.py();
     let layer = this.get();
     let mut plaintext = PLAINTEXT.with(py, std::mem::take);
     plaintext.clear();
-    let end = loop {
-        match layer.engine.read(py, &mut plaintext) {
-            Ok(Received::Plaintext(_)) => {}
-            // An error is put by: the protocol is called first.
-            other => break to_py(py, other),
+    let end = layer.engine.lend(py, ciphertext, || {
+        loop {
+            match layer.engine.read(py, &mut plaintext) {
+                Ok(Received::Plaintext(_)) => {}
+                // An error is put by: the protocol is called first.
+                other => break to_py(py, other),
+            }
         }
-    };
+    })?;
     // What came whole before an error is the program's.
     let received = match layer.app_protocol.get() {
         Some(protocol) if !plaintext.is_empty() => match native {

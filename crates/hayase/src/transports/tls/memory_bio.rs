@@ -95,6 +95,13 @@ impl MemoryBio {
         call::method(py, &held(py, &self.incoming), &WRITE, &[data.as_obj()]).map(drop)
     }
 
+    pub(crate) fn lend<R>(&self, py: Python<'_>, ciphertext: &[u8], f: impl FnOnce() -> R) -> RawResult<R> {
+        if !ciphertext.is_empty() {
+            self.feed(py, ciphertext)?;
+        }
+        Ok(f())
+    }
+
     pub(crate) fn handshake(&self, py: Python<'_>) -> RawResult<Progress> {
         self.progress(py, &DO_HANDSHAKE)
     }

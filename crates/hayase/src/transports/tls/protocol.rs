@@ -238,6 +238,9 @@ pub(crate) fn feed(this: &Bound<'_, TlsProtocol>, ciphertext: &[u8]) -> RawResul
 
 /// Ciphertext from a `StreamTransport`.
 pub(crate) fn data_received(this: &Bound<'_, TlsProtocol>, ciphertext: &[u8]) -> RawResult<()> {
+    if this.get().state.get() == State::Wrapped {
+        return incoming::read_lent(this, ciphertext);
+    }
     this.get().engine.feed(this.py(), ciphertext)?;
     ciphertext_came(this)
 }
