@@ -1,8 +1,9 @@
 //! The addresses of a socket's peers, in the kernel's form and in Python's, remembered.
 //!
-//! A server hears from the same peers again and answers to the very tuples that it was given. Making a tuple costs two formatted
-//! numbers and three objects, reading one a parser; finding it again costs a multiplication. Both tables are small and
-//! grow while addresses collide, up to [`ENTRIES_MAX`]; then the newer address takes the place of the older.
+//! A server hears from the same peers again and answers to the very tuples that it was given, most often to the one it was given
+//! last. Making a tuple costs two formatted numbers and three objects, reading one a parser; finding it again costs a
+//! multiplication. Both tables are small and grow while addresses do not find a place, up to [`ENTRIES_MAX`]; then the newer
+//! address takes the place of an older one.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -15,6 +16,8 @@ use crate::raw::obj::Obj;
 use crate::transports::address;
 
 const ENTRIES_FIRST: usize = 8;
+/// So many places, one after the other, are looked at for an address.
+const PLACES: usize = 4;
 const ENTRIES_MAX: usize = 1024;
 
 struct Entry {
@@ -26,15 +29,17 @@ struct Entry {
 pub(super) struct Peers {
     by_address: Table,
     by_tuple: Table,
+    /// The sender of the datagram that was received last.
+    last: Option<Entry>,
 }
 
 impl Peers {
     pub(super) const fn new() -> Peers {
-        Peers { by_address: Table(Vec::new()), by_tuple: Table(Vec::new()) }
+        Peers { by_address: Table(Vec::new()), by_tuple: Table(Vec::new()), last: None }
     }
 
     pub(super) fn visit(&self, visitor: &mut Visitor<'_>) {
-        for entry in self.by_address.0.iter().chain(&self.by_tuple.0).flatten() {
+        for entry in self.by_address.0.iter().chain(&self.by_tuple.0).chain([&self.last]).flatten() {
             visitor.obj(&entry.tuple);
         }
     }
@@ -44,10 +49,11 @@ impl Peers {
 #[inline]
 pub(super) fn tuple_of(py: Python<'_>, peers: &GilCell<Peers>, address: &SocketAddr) -> PyResult<Obj> {
     let found = peers.with(py, |peers| {
-        let entry = peers.by_address.get(hash_of_address(address))?;
-        (entry.address == *address).then(|| entry.tuple.clone())
+        let entry = peers.by_address.find(hash_of_address(address), |entry| entry.address == *address)?;
+        let (tuple, last) = (entry.tuple.clone(), Entry { address: *address, tuple: entry.tuple.clone() });
+        Some((tuple, peers.last.replace(last)))
     });
-    if let Some(tuple) = found {
+    if let Some((tuple, _last)) = found {
         return Ok(tuple);
     }
     let tuple = Obj::from_bound(address::tuple(py, address)?);
@@ -59,8 +65,11 @@ pub(super) fn tuple_of(py: Python<'_>, peers: &GilCell<Peers>, address: &SocketA
 #[inline]
 pub(super) fn address_of(py: Python<'_>, peers: &GilCell<Peers>, tuple: &Obj) -> Option<SocketAddr> {
     let found = peers.with(py, |peers| {
-        let entry = peers.by_tuple.get(hash_of_tuple(tuple))?;
-        entry.tuple.is(tuple.as_ptr()).then_some(entry.address)
+        let is_it = |entry: &Entry| entry.tuple.is(tuple.as_ptr());
+        match &peers.last {
+            Some(last) if is_it(last) => Some(last.address),
+            Some(_) | None => peers.by_tuple.find(hash_of_tuple(tuple), is_it).map(|entry| entry.address),
+        }
     });
     if found.is_some() {
         return found;
@@ -97,40 +106,52 @@ fn remember(
     drop(gone);
 }
 
-/// Direct-mapped; its length is a power of two, or zero.
+/// Open addressing; its length is a power of two, or zero. Nothing is ever removed.
 struct Table(Vec<Option<Entry>>);
 
 impl Table {
     #[inline]
-    fn get(&self, hash: usize) -> Option<&Entry> {
+    fn find(&self, hash: usize, is_it: impl Fn(&Entry) -> bool) -> Option<&Entry> {
         let mask = self.0.len().checked_sub(1)?;
-        self.0[hash & mask].as_ref()
+        (0..PLACES).map_while(|place| self.0[(hash + place) & mask].as_ref()).find(|entry| is_it(entry))
     }
 
     /// Returns the entries that lost their places.
     fn insert(&mut self, entry: Entry, hash: Hash) -> Vec<Entry> {
         let mut gone = Vec::new();
-        if self.get(hash(&entry)).is_some() || self.0.is_empty() {
-            self.grow(hash, &mut gone);
+        let mut entry = entry;
+        loop {
+            match self.put(entry, hash) {
+                Ok(()) => return gone,
+                Err(homeless) => entry = homeless,
+            }
+            let len = if self.0.is_empty() { ENTRIES_FIRST } else { self.0.len() * 2 };
+            if len > ENTRIES_MAX {
+                let home = hash(&entry) & (self.0.len() - 1);
+                gone.extend(self.0[home].replace(entry));
+                return gone;
+            }
+            let before = std::mem::replace(&mut self.0, std::iter::repeat_with(|| None).take(len).collect());
+            for entry in before.into_iter().flatten() {
+                gone.extend(self.put(entry, hash).err());
+            }
         }
-        gone.extend(self.put(entry, hash));
-        gone
     }
 
-    fn grow(&mut self, hash: Hash, gone: &mut Vec<Entry>) {
-        let len = if self.0.is_empty() { ENTRIES_FIRST } else { self.0.len() * 4 };
-        if len > ENTRIES_MAX {
-            return;
+    /// Into the first free place of its own; given back if there is none.
+    fn put(&mut self, entry: Entry, hash: Hash) -> Result<(), Entry> {
+        let Some(mask) = self.0.len().checked_sub(1) else {
+            return Err(entry);
+        };
+        let home = hash(&entry);
+        for place in 0..PLACES {
+            let place = &mut self.0[(home + place) & mask];
+            if place.is_none() {
+                *place = Some(entry);
+                return Ok(());
+            }
         }
-        let before = std::mem::replace(&mut self.0, std::iter::repeat_with(|| None).take(len).collect());
-        for entry in before.into_iter().flatten() {
-            gone.extend(self.put(entry, hash));
-        }
-    }
-
-    fn put(&mut self, entry: Entry, hash: Hash) -> Option<Entry> {
-        let mask = self.0.len() - 1;
-        self.0[hash(&entry) & mask].replace(entry)
+        Err(entry)
     }
 }
 
