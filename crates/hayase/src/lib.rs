@@ -29,6 +29,11 @@ mod _core {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         let py = module.py();
+        if !raw::compat::is_main_interpreter(py) {
+            // Types and caches are the process's: objects of one interpreter would reach the other.
+            let text = "hayase works in the main interpreter only: it does not support sub-interpreters";
+            return Err(pyo3::exceptions::PyImportError::new_err(text));
+        }
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         tasks::handle::init(py, module)?;
         tasks::init(py, module)?;

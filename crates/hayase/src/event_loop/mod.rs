@@ -32,7 +32,7 @@ use std::io;
 
 use driver::{Driver, Time, Token};
 use pyo3::prelude::*;
-use pyo3::types::{PyCFunction, PyModule, PyTuple, PyType};
+use pyo3::types::{PyCFunction, PyDict, PyModule, PyTuple, PyType};
 
 use crate::raw::cell::{GilCell, GilValue, ObjCell};
 use crate::raw::obj::Obj;
@@ -150,6 +150,11 @@ pub(crate) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
     let at_exit =
         PyCFunction::new_closure(py, None, None, |args: &Bound<'_, PyTuple>, _| detached::process_exits(args.py()))?;
     py.import("atexit")?.call_method1("register", (at_exit,))?;
+    let forked =
+        PyCFunction::new_closure(py, None, None, |args: &Bound<'_, PyTuple>, _| signals::forget_parent(args.py()))?;
+    let keywords = PyDict::new(py);
+    keywords.set_item("after_in_child", forked)?;
+    py.import("os")?.call_method("register_at_fork", (), Some(&keywords))?;
     Ok(())
 }
 

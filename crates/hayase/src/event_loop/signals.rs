@@ -3,8 +3,10 @@
 //! Python's own C handler only notes the signal and writes its number to the wakeup descriptor. While a loop runs in
 //! the main thread that descriptor is ours, so a signal that arrives just before the loop falls asleep is not lost.
 //! Handlers of `add_signal_handler` run as ordinary handles; all others run in `PyErr_CheckSignals` after the wait.
+//! A forked child gives the descriptor up before anything else runs there: what it wrote would wake its parent.
 
 use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use driver::Interest;
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError, PyValueError};
@@ -24,6 +26,9 @@ use crate::tasks::ready::Ready;
 
 /// Numbers read from the socket pair at once.
 const NUMBERS_PER_READ: usize = 4096;
+
+/// The descriptor of the loop that asked the interpreter last; -1 when it is closed.
+static WAKEUP_FD: AtomicI32 = AtomicI32::new(-1);
 
 pub(super) struct Signals {
     handlers: GilCell<SignalHandlers>,
@@ -74,6 +79,7 @@ pub(super) fn listen(this: &Bound<'_, Loop>) -> PyResult<WakeupFd> {
         return Ok(WakeupFd(None));
     }
     make_pair(this)?;
+    WAKEUP_FD.store(signals.writer_fd.get(), Ordering::Relaxed);
     let keywords = pyo3::types::PyDict::new(py);
     keywords.set_item("warn_on_full_buffer", false)?;
     let before = signal.call_method("set_wakeup_fd", (signals.writer_fd.get(),), Some(&keywords));
@@ -97,6 +103,20 @@ pub(super) fn stop_listening(this: &Bound<'_, Loop>, before: WakeupFd) -> PyResu
         && this.get().signals.handlers.with(py, |handlers| handlers.is_empty())
     {
         py.import("signal")?.call_method1("set_wakeup_fd", (before,))?;
+    }
+    Ok(())
+}
+
+/// In the child, after a fork.
+pub(super) fn forget_parent(py: Python<'_>) -> PyResult<()> {
+    let parents = WAKEUP_FD.swap(-1, Ordering::Relaxed);
+    if parents < 0 {
+        return Ok(());
+    }
+    let signal = py.import("signal")?;
+    let current: RawFd = signal.call_method1("set_wakeup_fd", (-1,))?.extract()?;
+    if current >= 0 && current != parents {
+        signal.call_method1("set_wakeup_fd", (current,))?;
     }
     Ok(())
 }
@@ -171,6 +191,7 @@ pub(super) fn add(
         }
     };
     signal.call_method1("set_wakeup_fd", (event_loop.signals.writer_fd.get(),)).map_err(refused)?;
+    WAKEUP_FD.store(event_loop.signals.writer_fd.get(), Ordering::Relaxed);
     let rest = match args.len() {
         0 => Rest::None,
         1 => Rest::One(Obj::from_bound(args.get_item(0)?)),
@@ -255,6 +276,9 @@ pub(super) fn close(this: &Bound<'_, Loop>) -> PyResult<()> {
         for number in numbers {
             remove_number(py, event_loop, number)?;
         }
+    }
+    if WAKEUP_FD.load(Ordering::Relaxed) == event_loop.signals.writer_fd.get() {
+        WAKEUP_FD.store(-1, Ordering::Relaxed);
     }
     for socket in [event_loop.signals.reader.take(), event_loop.signals.writer.take()].into_iter().flatten() {
         socket.borrow(py).call_method0("close")?;

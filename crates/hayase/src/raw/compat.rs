@@ -4,6 +4,10 @@ use pyo3::{PyErr, Python, ffi};
 
 use super::obj::Obj;
 
+// Everything of `raw` and every cell relies on the GIL (see `cell.rs`), and reference counts lie elsewhere there.
+#[cfg(Py_GIL_DISABLED)]
+compile_error!("hayase needs the GIL: free-threaded builds of Python are not supported");
+
 unsafe extern "C" {
     /// Gives a dead object (from a freelist) its first reference again. Exported by every supported version.
     pub(crate) fn _Py_NewReference(object: *mut ffi::PyObject);
@@ -133,6 +137,12 @@ pub(crate) const GET_EVENT_LOOP_NAME: &str = if cfg!(Py_3_12) { "get_event_loop"
 
 /// `throw(type, value, traceback)` of awaitables warns.
 pub(crate) const THROW_WITH_THREE_ARGUMENTS_WARNS: bool = cfg!(Py_3_12);
+
+/// Not a sub-interpreter. PyO3 keeps those out that check extensions; older ones, with a shared GIL, do not.
+pub(crate) fn is_main_interpreter(_py: Python<'_>) -> bool {
+    // SAFETY: the GIL is held, so the thread has an interpreter.
+    unsafe { ffi::PyInterpreterState_GetID(ffi::PyInterpreterState_Get()) == 0 }
+}
 
 /// The interpreter is shutting down.
 pub(crate) fn is_finalizing() -> bool {
