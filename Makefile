@@ -14,7 +14,7 @@ RUN     := PYTHONPATH=python $(PY)
 export PYO3_BUILD_EXTENSION_MODULE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help develop build test test-rust miri loom test-python cpython test-all bench lint fmt docs clean interpreter
+.PHONY: help develop build test test-rust miri loom test-python cpython cpython-full test-all bench lint fmt docs clean interpreter
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ test-python: develop $(ENV)/test.stamp ## pytest on a development build; k=name 
 
 cpython: develop $(ENV)/test.stamp ## the interpreter's own test_asyncio, with hayase's loop, futures and tasks
 	$(RUN) -m tests.cpython $(ARGS)
+
+cpython-full: develop $(ENV)/test.stamp ## the same with hayase's streams, locks, queues, ... in place of asyncio's
+	$(RUN) -m tests.cpython --full $(ARGS)
 
 test-all: ## everything, on every supported Python; sets the missing interpreters up (Debian, root)
 	scripts/test-all

@@ -31,7 +31,9 @@ if not TYPE_CHECKING:  # to a type checker they are asyncio's, with all their ov
 
         They are accepted with a DeprecationWarning: the caller has no way to tell which task is which coroutine's.
         """
-        if not (asyncio.isfuture(fs) or asyncio.iscoroutine(fs)):  # those get asyncio's own TypeError
+        conditions = (asyncio.FIRST_COMPLETED, asyncio.FIRST_EXCEPTION, asyncio.ALL_COMPLETED)
+        # What asyncio refuses, it refuses in its own words, before any task is made.
+        if not (asyncio.isfuture(fs) or asyncio.iscoroutine(fs)) and return_when in conditions:
             fs = set(fs)  # before tasks are made: the same coroutine twice is one task
             if any(asyncio.iscoroutine(f) for f in fs):
                 warnings.warn(

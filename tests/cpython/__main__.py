@@ -2,6 +2,7 @@
 
     python -m tests.cpython                               hayase, every file of the suite, this interpreter
     python -m tests.cpython --file test_tasks test_locks  some files
+    python -m tests.cpython --full                        with hayase's streams, locks, queues, ... in asyncio's place
     python -m tests.cpython --loop asyncio                the oracle: nothing substituted, everything must pass
     python -m tests.cpython --python /usr/bin/python3.12  the tests of another interpreter
 
@@ -30,6 +31,25 @@ COLUMNS = ("passed", "apart", "failed", "skipped", "excluded", "not yet", "fails
 
 ROOT = Path(__file__).resolve().parents[2]
 
+# What is about more than the loop: the files of full mode.
+FULL_FILES = (
+    "test_eager_task_factory",
+    "test_free_threading",
+    "test_futures",
+    "test_futures2",
+    "test_locks",
+    "test_queues",
+    "test_runners",
+    "test_staggered",
+    "test_streams",
+    "test_subprocess",
+    "test_taskgroups",
+    "test_tasks",
+    "test_threads",
+    "test_timeouts",
+    "test_waitfor",
+)
+
 # A child that dies is replaced to run the rest of its file. So many deaths in one file are a broken build rather than
 # broken tests, and the remaining tests count as failed.
 CHILD_DEATHS_MAX = 60
@@ -56,8 +76,10 @@ class FileReport:
 def main() -> int:
     options = _parse_arguments()
     version = _version_of(options.python)
-    files = options.file or _files_of(options.python)
+    files = options.file or [file for file in _files_of(options.python) if not options.full or file in FULL_FILES]
     expected = [] if options.loop == "asyncio" else expectations.load(options.expectations, version)
+    if options.full:
+        expected += expectations.load(expectations.FULL, version)
     print(f"CPython {version[0]}.{version[1]}'s test_asyncio on {options.loop} ({options.python})", flush=True)
     print("file".ljust(26), *(name.rjust(8) for name in COLUMNS))
     with ThreadPoolExecutor(options.jobs) as pool:
@@ -71,6 +93,7 @@ def main() -> int:
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.cpython", description=__doc__.partition("\n")[0])
     parser.add_argument("--loop", default="hayase", help="hayase (default), asyncio, or module:Class")
+    parser.add_argument("--full", action="store_true", help="all that hayase.install() replaces, in the files about it")
     parser.add_argument("--file", nargs="+", metavar="test_x", help="files of test_asyncio (default: all)")
     parser.add_argument("--match", default="", help="only tests whose file.Class.method contains this text")
     parser.add_argument("--python", default=sys.executable, metavar="EXE", help="the interpreter, and its tests")
@@ -204,6 +227,7 @@ class FileRun:
             {
                 "file": self._file,
                 "loop": self._options.loop,
+                "full": self._options.full,
                 "list": list_only,
                 "skip": sorted(self._settled),
                 "test_limit_seconds": self._options.test_limit,

@@ -35,7 +35,7 @@ def main() -> None:
 
     support.use_resources = {"cpu": None, "walltime": None}
     try:
-        module, contact = _load(job["file"], job["loop"])
+        module, contact = _load(job["file"], job["loop"], full=job["full"])
     except unittest.SkipTest as skip:
         with open(job["results"], "a") as results:
             _write(results, {"event": "skipped file", "reason": str(skip)})
@@ -52,7 +52,7 @@ def main() -> None:
         _write(results, {"event": "end"})
 
 
-def _load(file: str, loop: str) -> tuple[Any, Contact]:
+def _load(file: str, loop: str, *, full: bool) -> tuple[Any, Contact]:
     from tests.cpython import substitution
 
     contact = substitution.Contact()
@@ -62,6 +62,8 @@ def _load(file: str, loop: str) -> tuple[Any, Contact]:
     if subject is not None:
         contact.watch(subject)
         substitution.substitute_loops(subject)
+    if full:
+        substitution.substitute_names()
     module = importlib.import_module(f"test.test_asyncio.{file}")
     if subject is not None:
         substitution.substitute_in(module, subject)

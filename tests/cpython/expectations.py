@@ -13,6 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 EXPECTATIONS = Path(__file__).with_name("expectations.toml")
+"""On hayase's loop, with its futures and tasks."""
+
+FULL = Path(__file__).with_name("expectations_full.toml")
+"""What full mode adds."""
 
 # The sections of the file. Tests under `excluded` are not run: they are about the stock loop's insides, not about
 # behaviour. The other two run, and a test that passes there is reported, so that the entry is taken out.

@@ -126,6 +126,14 @@ def substitute_loops(subject: Subject) -> None:
     policy._loop_factory = staticmethod(subject.new_event_loop)
 
 
+def substitute_names() -> None:
+    """Full mode, before the test module is imported: streams, locks, queues and the rest that `hayase.install()` replaces."""
+    from hayase.replacements import replacements
+
+    for module, name, ours in list(replacements()):
+        setattr(module, name, ours)
+
+
 def substitute_in(module: types.ModuleType, subject: Subject) -> None:
     """After the test module was imported: what it got hold of by itself, and classes for our futures and tasks."""
     base_events = getattr(module, "base_events", None)
