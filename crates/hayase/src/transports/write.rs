@@ -287,15 +287,14 @@ fn pull_from_layer(this: &Bound<'_, StreamTransport>) -> RawResult<()> {
 pub(super) fn flush(this: &Bound<'_, StreamTransport>) -> RawResult<()> {
     let transport = this.get();
     transport.in_corked_list.set(false);
-<<<<<<< HEAD
-    if transport.layer_due.replace(false) {
-        pull_from_layer(this)?;
-=======
     // In a forked child: the bytes are the parent's to send, and the peer is to see them once.
     if transport.runtime.driver.is_foreign_process() {
+        transport.layer_due.set(false);
         transport.discard_queue(this.py());
         return Ok(());
->>>>>>> a3ddddd (fork: a child gives up its parent's wake-up descriptor and corked bytes; sub-interpreters are refused)
+    }
+    if transport.layer_due.replace(false) {
+        pull_from_layer(this)?;
     }
     if transport.waits_for_writable.get() || transport.queued_bytes.get() == 0 {
         return Ok(());
