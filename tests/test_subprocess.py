@@ -928,3 +928,103 @@ def test_killing_and_ending_at_the_same_time_gives_one_of_the_two(run):
         assert codes <= {0, -signal.SIGKILL}
 
     run(main())
+
+
+# hayase's own streams ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def subprocess_module(loop_factory):
+    """`asyncio.subprocess`, and hayase's twin of it."""
+    if not loop_factory.is_hayase:
+        return asyncio.subprocess
+    import hayase.subprocess
+
+    return hayase.subprocess
+
+
+def test_the_pipes_of_a_process_are_streams(run, subprocess_module):
+    data = payload(3_000_000)
+
+    async def main():
+        process = await subprocess_module.create_subprocess_exec(
+            "sh", "-c", "cat; echo oops >&2; exit 3", stdin=PIPE, stdout=PIPE, stderr=PIPE
+        )
+        assert isinstance(process, subprocess_module.Process)
+        assert isinstance(process.stdin, asyncio.StreamWriter)
+        for reader in (process.stdout, process.stderr):
+            assert isinstance(reader, asyncio.StreamReader)
+        assert await process.communicate(data) == (data, b"oops\n")
+        assert process.returncode == 3
+        await process.stdin.wait_closed()
+
+    run(main())
+
+
+def test_the_streams_of_a_process_read_lines_and_wait_for_room(run, subprocess_module):
+    async def main():
+        process = await subprocess_module.create_subprocess_shell("cat", stdin=PIPE, stdout=PIPE)
+
+        async def write():
+            for number in range(3000):
+                process.stdin.write(b"line %d\n" % number * 20)
+                await process.stdin.drain()
+            process.stdin.close()
+            await process.stdin.wait_closed()
+
+        task = asyncio.ensure_future(write())
+        lines = [line async for line in process.stdout]
+        await task
+        assert lines == [b"line %d\n" % number for number in range(3000) for _ in range(20)]
+        assert await process.wait() == 0
+        assert process.stderr is None
+
+    run(main())
+
+
+def test_the_limit_of_a_process_bounds_its_lines(run, subprocess_module):
+    async def main():
+        process = await subprocess_module.create_subprocess_exec(
+            "sh", "-c", "echo 0123456789; echo ab", stdout=PIPE, limit=5
+        )
+        with pytest.raises(ValueError, match="chunk"):
+            await process.stdout.readline()
+        assert await process.stdout.read() in (b"", b"ab\n")
+        assert await process.wait() == 0
+
+    run(main())
+
+
+def test_a_writer_whose_child_dies_hears_of_it_while_it_waits_for_room(run, subprocess_module):
+    async def main():
+        process = await subprocess_module.create_subprocess_exec(*BLOCKED, stdin=PIPE)
+        process.stdin.write(payload(1_000_000))
+        draining = asyncio.ensure_future(process.stdin.drain())
+        await asyncio.sleep(0)
+        assert not draining.done()
+        process.kill()
+        with pytest.raises((BrokenPipeError, ConnectionResetError)):
+            await draining
+        assert await process.wait() == -signal.SIGKILL
+
+    run(main())
+
+
+def test_the_module_has_every_name_of_asyncios(subprocess_module):
+    for name in ("DEVNULL", "PIPE", "STDOUT", "Process", "SubprocessStreamProtocol", "streams", "tasks"):
+        assert hasattr(subprocess_module, name)
+    with pytest.raises(AttributeError):
+        subprocess_module.no_such_name  # noqa: B018
+
+
+@pytest.mark.hayase_only("it is about hayase's classes")
+def test_hayases_processes_have_hayases_streams(run):
+    import hayase
+
+    async def main():
+        process = await hayase.create_subprocess_exec("cat", stdin=PIPE, stdout=PIPE)
+        assert type(process.stdin) is hayase.StreamWriter
+        assert type(process.stdout) is hayase.StreamReader
+        await process.communicate()
+
+    run(main())

@@ -30,6 +30,7 @@ from .streams import (
     start_server,
     start_unix_server,
 )
+from .subprocess import create_subprocess_exec, create_subprocess_shell
 from .tasks import ensure_future, gather, shield, sleep, wait, wait_for
 from .timeouts import Timeout, timeout, timeout_at
 
@@ -55,6 +56,8 @@ __all__ = [
     "StreamWriter",
     "Timeout",
     "build_info",
+    "create_subprocess_exec",
+    "create_subprocess_shell",
     "ensure_future",
     "gather",
     "get_event_loop",

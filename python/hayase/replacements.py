@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
-from . import locks, queues, streams, tasks, timeouts
+from . import locks, queues, streams, subprocess, tasks, timeouts
 
 _NAMES: list[tuple[str, ModuleType, list[str]]] = [
     ("locks", locks, ["BoundedSemaphore", "Event", "Lock", "Semaphore"]),
@@ -28,6 +28,7 @@ _NAMES: list[tuple[str, ModuleType, list[str]]] = [
             "start_unix_server",
         ],
     ),
+    ("subprocess", subprocess, ["create_subprocess_exec", "create_subprocess_shell"]),
     ("tasks", tasks, ["gather", "shield", "sleep", "wait", "wait_for"]),
     ("timeouts", timeouts, ["Timeout", "timeout", "timeout_at"]),
 ]
