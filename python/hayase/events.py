@@ -31,5 +31,4 @@ class EventLoop(SendfileMixin, SubprocessMixin, _core.Loop, asyncio.AbstractEven
 
 def new_event_loop() -> EventLoop:  # type: ignore[no-redef]  # in asyncio.events too
     """Make an event loop; it is nobody's current loop. Suits every `loop_factory` argument."""
-    # What no issue has delivered yet (TLS, pipes, subprocesses, ...) still raises NotImplementedError.
-    return EventLoop()  # type: ignore[abstract]
+    return EventLoop()
