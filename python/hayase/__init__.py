@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from . import _core
 from .events import EventLoop, new_event_loop
 from .install import install, uninstall
-from .locks import BoundedSemaphore, Event, Lock, Semaphore
+from .locks import Barrier, BoundedSemaphore, Condition, Event, Lock, Semaphore
 from .policy import EventLoopPolicy, get_event_loop
 from .queues import LifoQueue, PriorityQueue, Queue, QueueShutDown
 from .runners import Runner, run
@@ -40,7 +40,9 @@ from .timeouts import Timeout, timeout, timeout_at
 __version__: str = _core.__version__
 
 __all__ = [
+    "Barrier",
     "BoundedSemaphore",
+    "Condition",
     "Event",
     "EventLoop",
     "EventLoopPolicy",

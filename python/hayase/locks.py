@@ -1,9 +1,20 @@
-"""`Lock`, `Event`, `Semaphore` and the like, written in Rust. Like `asyncio.locks`, whose names are here too."""
+"""`Lock`, `Event`, `Condition`, `Semaphore` and the like, written in Rust. Like `asyncio.locks`, whose names are here too.
+
+`Barrier` is asyncio's, on a condition of ours: all its parties meet once, and it does no more than count them.
+"""
 
 from asyncio.locks import Barrier, BoundedSemaphore, Condition, Event, Lock, Semaphore
 from typing import TYPE_CHECKING
 
 if not TYPE_CHECKING:  # to a type checker they are asyncio's
-    from ._core import BoundedSemaphore, Event, Lock, Semaphore
+    from ._core import BoundedSemaphore, Condition, Event, Lock, Semaphore
+
+    class Barrier(Barrier):
+        """A barrier for so many parties: who waits goes on when all of them do."""
+
+        def __init__(self, parties):
+            super().__init__(parties)
+            self._cond = Condition()
+
 
 __all__ = ["Barrier", "BoundedSemaphore", "Condition", "Event", "Lock", "Semaphore"]

@@ -13,7 +13,7 @@ from typing import Any
 from . import locks, queues, streams, subprocess, tasks, timeouts
 
 _NAMES: list[tuple[str, ModuleType, list[str]]] = [
-    ("locks", locks, ["BoundedSemaphore", "Event", "Lock", "Semaphore"]),
+    ("locks", locks, ["Barrier", "BoundedSemaphore", "Condition", "Event", "Lock", "Semaphore"]),
     ("queues", queues, ["LifoQueue", "PriorityQueue", "Queue"]),
     (
         "streams",

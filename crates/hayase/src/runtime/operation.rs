@@ -68,7 +68,6 @@ pub(crate) struct Operation {
     kind: GilValue<&'static Kind>,
     state: GilValue<State>,
     /// For kinds with several points of waiting: where the operation is.
-    #[expect(dead_code, reason = "conditions are next")]
     pub(crate) phase: GilValue<u8>,
     awaiting: Awaiting,
     /// Whose method this is.

@@ -116,8 +116,8 @@ impl Lock {
 }
 
 static ACQUIRE: Kind = Kind { name: "Lock.acquire", start: acquire_start, resume: acquire_resume };
-static ENTER: Kind = Kind { name: "Lock.__aenter__", start: enter_start, resume: enter_resume };
-static EXIT: Kind = Kind { name: "Lock.__aexit__", start: exit_start, resume: never_resumed };
+pub(super) static ENTER: Kind = Kind { name: "Lock.__aenter__", start: enter_start, resume: enter_resume };
+pub(super) static EXIT: Kind = Kind { name: "Lock.__aexit__", start: exit_start, resume: never_resumed };
 
 #[inline]
 fn begin(py: Python<'_>, this: &Ref<Operation>, value: impl FnOnce() -> Obj) -> RawResult<Turn> {
@@ -160,7 +160,7 @@ fn exit_start(py: Python<'_>, this: &Ref<Operation>) -> RawResult<Turn> {
 
 /// Whether `acquire` and `release` are those of this file.
 #[inline]
-fn is_plain(this: &Ref<Lock>) -> bool {
+pub(super) fn is_plain(this: &Ref<Lock>) -> bool {
     this.is_exact() && !this.attributes.has_dict()
 }
 

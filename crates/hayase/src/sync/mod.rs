@@ -15,6 +15,7 @@
 
 mod arguments;
 pub(crate) mod binding;
+pub(crate) mod condition;
 pub(crate) mod event;
 pub(crate) mod lock;
 pub(crate) mod queue;
@@ -36,6 +37,7 @@ pub(crate) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
     lock::init(py, module)?;
     event::init(py, module)?;
     semaphore::init(py, module)?;
+    condition::init(py, module)?;
     queue::init(py, module)
 }
 
