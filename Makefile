@@ -14,10 +14,10 @@ RUN     := PYTHONPATH=python $(PY)
 export PYO3_BUILD_EXTENSION_MODULE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help develop build test test-rust miri loom test-python cpython cpython-full test-all bench lint fmt docs clean interpreter
+.PHONY: help develop build test test-rust miri loom test-python cpython cpython-full test-libraries test-all bench bench-smoke lint fmt docs clean interpreter
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  variables:      PYTHON=python3.x (default: python3)  PROFILE=dev|release|bench-fast  k=… (pytest -k)"
 
 interpreter:
@@ -57,12 +57,18 @@ cpython: develop $(ENV)/test.stamp ## the interpreter's own test_asyncio, with h
 cpython-full: develop $(ENV)/test.stamp ## the same with hayase's streams, locks, queues, ... in place of asyncio's
 	$(RUN) -m tests.cpython --full $(ARGS)
 
+test-libraries: develop ## the suites of anyio, uvicorn and websockets on hayase, compared with asyncio; ARGS="anyio" for some
+	PYTHONPATH=python $(PYTHON) -m tests.libraries $(ARGS)
+
 test-all: ## everything, on every supported Python; sets the missing interpreters up (Debian, root)
 	scripts/test-all
 
 bench: $(ENV)/bench.stamp ## compare with asyncio, uvloop and others; ARGS="--quick" or ARGS="--only …" (benchmarks/README.md)
 	$(MAKE) develop PROFILE=release
 	$(RUN) -m benchmarks $(ARGS)
+
+bench-smoke: develop $(ENV)/test.stamp ## that every benchmark runs, on asyncio and hayase; the figures mean nothing
+	$(RUN) -m benchmarks --quick --rounds 1 --seconds 0.01 --loops asyncio,hayase $(ARGS)
 
 lint: develop $(ENV)/lint.stamp $(ENV)/test.stamp ## rustfmt, clippy, ruff, mypy --strict, stubtest
 	cargo fmt --all --check
