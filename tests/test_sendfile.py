@@ -6,6 +6,7 @@ import asyncio
 import io
 import random
 import socket
+import sys
 
 import pytest
 
@@ -82,7 +83,8 @@ def test_a_piece_of_a_file_is_sent_and_the_file_stands_behind_it(loop, run, pair
         getting = loop.create_task(everything(loop, theirs))
         file.seek(17)
         assert await loop.sock_sendfile(ours, file, offset, count) == len(sent)
-        assert file.tell() == (offset + len(sent) if sent else 17)
+        stays = not sent and sys.version_info < (3, 14)
+        assert file.tell() == (17 if stays else offset + len(sent))
         ours.shutdown(socket.SHUT_WR)
         assert await getting == sent
 

@@ -186,6 +186,9 @@ pub(crate) const WAIT_CLOSED_IGNORES_CLIENTS: bool = cfg!(not(Py_3_12));
 pub(crate) const WRITE_WANTS: &str =
     if cfg!(Py_3_14) { "a bytes, bytearray, or memoryview object" } else { "a bytes-like object" };
 
+/// A file sent by the kernel stands at the end of what was sent even if that was nothing.
+pub(crate) const SENDFILE_MOVES_WITHOUT_SENDING: bool = cfg!(Py_3_14);
+
 /// A cancelled `Server.serve_forever()` closes the connections too.
 pub(crate) const SERVE_FOREVER_CLOSES_CLIENTS: bool = cfg!(Py_3_14);
 

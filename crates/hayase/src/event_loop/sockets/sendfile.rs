@@ -2,7 +2,7 @@
 //! the kernel is to do the work.
 //!
 //! The kernel reads at an offset of its own, so the file's position does not move meanwhile. It is set when the sending
-//! ends, in whatever way, to what was sent, unless nothing was.
+//! ends, in whatever way, to what was sent; before 3.14 not if nothing was.
 //!
 //! Must stay true
 //! - A refusal before the first byte is `SendfileNotAvailableError`, upon which asyncio reads and writes by itself.
@@ -19,6 +19,7 @@ use super::{descriptor, wait};
 use crate::event_loop::Loop;
 use crate::event_loop::watchers::Side;
 use crate::interop::{errors, imports};
+use crate::raw::compat;
 use crate::raw::obj::Obj;
 use crate::runtime::coroutine::{self, Co};
 
@@ -42,7 +43,7 @@ pub(crate) fn send_file(
         if count.unwrap_or(0) == 0 && size == 0 {
             return Python::attach(|py| to_int(py, 0));
         }
-        let mut sending = Sending { co: co.clone(), file: number, offset, sent: 0 };
+        let mut sending = Sending { co: co.clone(), file: number, offset, sent: 0, refused: false };
         sending.send(&co, &sock, count.filter(|count| *count > 0)).await?;
         Python::attach(|py| to_int(py, sending.sent))
     })
@@ -53,6 +54,8 @@ struct Sending {
     file: RawFd,
     offset: u64,
     sent: u64,
+    /// The kernel refused before the first byte: the file is as it was.
+    refused: bool,
 }
 
 impl Sending {
@@ -90,10 +93,11 @@ impl Sending {
     }
 
     /// asyncio's error for what the kernel said.
-    fn failure(&self, error: &io::Error, has_waited: bool) -> PyErr {
+    fn failure(&mut self, error: &io::Error, has_waited: bool) -> PyErr {
         Python::attach(|py| {
             let err = errors::os_error(py, error);
             if self.sent == 0 {
+                self.refused = true;
                 let refusal = not_available("os.sendfile call failed");
                 refusal.set_cause(py, Some(err));
                 return refusal;
@@ -113,7 +117,7 @@ impl Sending {
 
 impl Drop for Sending {
     fn drop(&mut self) {
-        if self.sent > 0 {
+        if self.sent > 0 || (compat::SENDFILE_MOVES_WITHOUT_SENDING && !self.refused) {
             // A file that was closed meanwhile has no position.
             let _ = self.co.runtime().driver.seek(self.file, self.offset);
         }
