@@ -57,6 +57,65 @@ impl AsRef<[u8]> for Bytes {
     }
 }
 
+/// A `bytes` that is filled from its start and cut to size in the end. Nobody else sees it before that.
+pub(super) struct Growing {
+    /// Null only while and after a resize failed.
+    object: *mut ffi::PyObject,
+    filled: usize,
+}
+
+impl Growing {
+    pub(super) fn with_capacity(_py: Python<'_>, capacity: usize) -> RawResult<Growing> {
+        // SAFETY: with a null source the content is uninitialised; new or null with an exception.
+        let object = unsafe { ffi::PyBytes_FromStringAndSize(std::ptr::null(), capacity as ffi::Py_ssize_t) };
+        if object.is_null() { Err(Raised) } else { Ok(Growing { object, filled: 0 }) }
+    }
+
+    /// At least `wanted` bytes that may be written to, and how many there are.
+    pub(super) fn spare(&mut self, _py: Python<'_>, wanted: usize) -> RawResult<(*mut u8, usize)> {
+        // SAFETY: a live `bytes` that only we know; its content begins at this address and has this size.
+        unsafe {
+            if (ffi::Py_SIZE(self.object) as usize) - self.filled < wanted {
+                self.resize(self.filled + wanted)?;
+            }
+            let spare = ffi::Py_SIZE(self.object) as usize - self.filled;
+            Ok((ffi::PyBytes_AS_STRING(self.object).cast_mut().cast::<u8>().add(self.filled), spare))
+        }
+    }
+
+    /// # Safety
+    /// The first `count` bytes of what [`Growing::spare`] gave were written.
+    pub(super) unsafe fn advance(&mut self, count: usize) {
+        self.filled += count;
+    }
+
+    /// `None` if nothing was written.
+    pub(super) fn finish(mut self, _py: Python<'_>) -> RawResult<Option<Bytes>> {
+        if self.filled == 0 {
+            return Ok(None);
+        }
+        self.resize(self.filled)?;
+        let object = std::mem::replace(&mut self.object, std::ptr::null_mut());
+        // SAFETY: our only reference, given away once.
+        unsafe { Obj::from_owned(object).map(|object| Some(Bytes(object))) }
+    }
+
+    fn resize(&mut self, size: usize) -> RawResult<()> {
+        // SAFETY: a `bytes` with one reference that nobody has seen or hashed; freed and set to null when it fails.
+        match unsafe { super::compat::_PyBytes_Resize(&mut self.object, size as ffi::Py_ssize_t) } {
+            0 => Ok(()),
+            _ => Err(Raised),
+        }
+    }
+}
+
+impl Drop for Growing {
+    fn drop(&mut self) {
+        // SAFETY: null, or our only reference.
+        unsafe { ffi::Py_XDECREF(self.object) };
+    }
+}
+
 /// Receives up to `capacity` bytes straight into a new `bytes` object.
 pub(crate) fn receive(_py: Python<'_>, driver: &Driver, fd: RawFd, capacity: usize) -> RawResult<io::Result<Bytes>> {
     // SAFETY: the driver initialised what it counts.

@@ -20,11 +20,12 @@ use std::ffi::c_int;
 use std::ptr::NonNull;
 use std::sync::{Arc, OnceLock};
 
-use pyo3::{Python, ffi};
+use pyo3::{PyResult, Python, ffi};
 
+use super::bytes::{Bytes, Growing};
 use super::cell::GilCell;
 use super::obj::Obj;
-use super::{Raised, RawResult};
+use super::{Raised, RawResult, to_py};
 use channel::Channel;
 use failure::Operation;
 use symbols::{BioMethod, Functions, Ssl};
@@ -156,6 +157,29 @@ impl DirectSsl {
             }
             Ok(outcome)
         }
+    }
+
+    /// All plaintext that is there, decrypted into one `bytes`, and how it ended; never `Done`. An error of OpenSSL is set
+    /// aside, because what came before it is the program's.
+    pub(crate) fn read_bytes(&self, py: Python<'_>) -> RawResult<(Option<Bytes>, PyResult<Outcome>)> {
+        // Plaintext is shorter than its ciphertext, of which OpenSSL itself may hold one record.
+        let capacity = self.incoming_len(py) + self.pending(py) + RECORD_BYTES_MAX;
+        let mut plaintext = Growing::with_capacity(py, capacity)?;
+        let end = loop {
+            let (memory, size) = plaintext.spare(py, RECORD_BYTES_MAX)?;
+            // SAFETY: memory that nobody else knows; OpenSSL writes `count` bytes to its start.
+            match unsafe { self.read_to(py, memory, size) } {
+                Ok(Outcome::Done(count)) => {
+                    // SAFETY: as above.
+                    unsafe { plaintext.advance(count) };
+                    if self.incoming_len(py) == 0 && self.pending(py) == 0 {
+                        break Ok(Outcome::WantRead);
+                    }
+                }
+                other => break to_py(py, other),
+            }
+        };
+        Ok((plaintext.finish(py)?, end))
     }
 
     /// As [`DirectSsl::read`], into a writable buffer of the program, at most `size` bytes from `offset` on.

@@ -7,12 +7,12 @@ use pyo3::prelude::*;
 
 use super::engine::{Progress, Received};
 use super::memory_bio::{self, MemoryBio};
-use crate::raw::RawResult;
 use crate::raw::bytes::Bytes;
 use crate::raw::cell::GilValue;
 use crate::raw::instance::Visitor;
 use crate::raw::libssl::{DirectSsl, Library, Outcome};
 use crate::raw::obj::Obj;
+use crate::raw::{Raised, RawResult, to_py};
 
 pub(crate) struct Direct {
     ssl: DirectSsl,
@@ -84,6 +84,17 @@ impl Direct {
             return Ok(Received::WantMore);
         }
         received(py, self.ssl.read(py, plaintext))
+    }
+
+    /// All that is there as one `bytes`, and how it ended: worth it if it is much.
+    pub(crate) fn read_bytes(&self, py: Python<'_>) -> RawResult<Option<(Option<Bytes>, PyResult<Received>)>> {
+        if self.replaced.get() {
+            return Ok(None);
+        }
+        let (data, end) = self.ssl.read_bytes(py)?;
+        self.ssl.settle(py);
+        let end = end.map_err(|err| Raised::from_err(py, err));
+        Ok(Some((data, to_py(py, received(py, end)))))
     }
 
     pub(crate) fn read_into(&self, py: Python<'_>, buffer: &Obj, offset: usize, size: usize) -> RawResult<Received> {

@@ -99,6 +99,13 @@ impl Engine {
         each!(self, inner => inner.read(py, plaintext))
     }
 
+    /// Decrypts all that is there into one `bytes`, and says how it ended (never with `Plaintext`). `None`: ask
+    /// [`Engine::read`] instead.
+    #[allow(clippy::type_complexity)]
+    pub(crate) fn read_bytes(&self, py: Python<'_>) -> RawResult<Option<(Option<Bytes>, PyResult<Received>)>> {
+        each!(self, inner => inner.read_bytes(py))
+    }
+
     /// Puts the plaintext of at most one record into a writable buffer of the program, from `offset` on, at most `size`
     /// bytes.
     pub(crate) fn read_into(&self, py: Python<'_>, buffer: &Obj, offset: usize, size: usize) -> RawResult<Received> {

@@ -26,6 +26,9 @@ static RESUME: Name = Name::new(c"_resume");
 /// A buffer for plaintext that grew larger than this is not kept.
 const KEPT_BYTES_MAX: usize = 512 * 1024;
 
+/// From this much ciphertext on, it is decrypted into the `bytes` that the protocol gets: one copy less.
+const LARGE_READ_BYTES: usize = 32 * 1024;
+
 /// Plaintext on its way to a `bytes`; out of its place while the engine works, which lets others run.
 static PLAINTEXT: GilCell<Vec<u8>> = GilCell::new(Vec::new());
 
@@ -68,24 +71,30 @@ fn read_bytes(this: &Bound<'_, TlsProtocol>, ciphertext: &[u8], native: Option<&
     let layer = this.get();
     let mut plaintext = PLAINTEXT.with(py, std::mem::take);
     plaintext.clear();
-    let end = layer.engine.lend(py, ciphertext, || {
+    let (large, end) = layer.engine.lend(py, ciphertext, || {
+        if native.is_none()
+            && ciphertext.len() >= LARGE_READ_BYTES
+            && let Some((large, end)) = layer.engine.read_bytes(py)?
+        {
+            return Ok((large, end));
+        }
         loop {
             match layer.engine.read(py, &mut plaintext) {
                 Ok(Received::Plaintext(_)) => {}
                 // An error is put by: the protocol is called first.
-                other => break to_py(py, other),
+                other => break Ok((None, to_py(py, other))),
             }
         }
-    })?;
+    })??;
     // What came whole before an error is the program's.
-    let received = match layer.app_protocol.get() {
-        Some(protocol) if !plaintext.is_empty() => match native {
-            Some(native) => (native.data_received)(py, &protocol, &plaintext),
-            None => Bytes::copy(py, &plaintext)
-                .and_then(|data| call::method(py, &protocol, &DATA_RECEIVED, &[data.as_obj()]))
-                .map(drop),
-        },
-        Some(_) | None => Ok(()),
+    let received = match (layer.app_protocol.get(), native, large) {
+        (Some(protocol), _, Some(data)) => call::method(py, &protocol, &DATA_RECEIVED, &[data.as_obj()]).map(drop),
+        (Some(_), _, None) if plaintext.is_empty() => Ok(()),
+        (Some(protocol), Some(native), None) => (native.data_received)(py, &protocol, &plaintext),
+        (Some(protocol), None, None) => Bytes::copy(py, &plaintext)
+            .and_then(|data| call::method(py, &protocol, &DATA_RECEIVED, &[data.as_obj()]))
+            .map(drop),
+        (None, ..) => Ok(()),
     };
     if plaintext.capacity() <= KEPT_BYTES_MAX {
         drop(PLAINTEXT.with(py, |place| std::mem::replace(place, plaintext)));

@@ -137,6 +137,11 @@ impl MemoryBio {
         received
     }
 
+    /// It decrypts record by record.
+    pub(crate) fn read_bytes(&self, _py: Python<'_>) -> RawResult<Option<(Option<Bytes>, PyResult<Received>)>> {
+        Ok(None)
+    }
+
     pub(crate) fn read_into(&self, py: Python<'_>, buffer: &Obj, offset: usize, size: usize) -> RawResult<Received> {
         if self.nothing_to_read(py)? {
             return Ok(Received::WantMore);
