@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import collections.abc
+import copy
 import gc
 import inspect
+import pickle
 import sys
 import warnings
 import weakref
@@ -543,6 +545,30 @@ def test_they_are_ordinary_objects(aio, name):
     gc.collect()
     assert reference() is None
     assert base.__name__ == name and base.__doc__
+
+
+def test_they_can_be_copied_while_nobody_waits(run, aio):
+    async def main():
+        lock = aio.Lock()
+        lock.colour = "red"
+        await lock.acquire()
+        for twin in (copy.copy(lock), copy.deepcopy(lock)):
+            assert twin.locked() and twin.colour == "red"
+            twin.release()
+        assert lock.locked()
+        event = aio.Event()
+        event.set()
+        assert copy.deepcopy(event).is_set()
+        semaphore = pickle.loads(pickle.dumps(aio.BoundedSemaphore(3)))
+        assert semaphore._value == semaphore._bound_value == 3
+        assert copy.deepcopy({"a": aio.Semaphore(2)})["a"]._value == 2
+        waiting = asyncio.create_task(lock.acquire())
+        await settle()
+        with pytest.raises(TypeError, match="cannot pickle"):
+            copy.deepcopy(lock)
+        waiting.cancel()
+
+    run(main())
 
 
 def test_what_a_subclass_overrides_is_used_by_async_with(run, make):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import collections.abc
+import copy
 import gc
 import sys
 import types
@@ -422,6 +423,19 @@ def test_queues_are_ordinary_objects(aio):
     assert isinstance(alias, types.GenericAlias) and alias.__args__ == (int,) and alias.__origin__ is aio.Queue
     assert issubclass(aio.PriorityQueue, aio.Queue) and issubclass(aio.LifoQueue, aio.Queue)
     assert repr(aio.PriorityQueue()).startswith("<PriorityQueue at 0x")
+
+
+@pytest.mark.parametrize("kind", ["Queue", "PriorityQueue", "LifoQueue"])
+def test_a_queue_can_be_copied_while_nobody_waits(run, aio, kind):
+    queue = getattr(aio, kind)(4)
+    for item in (2, 3, 1):
+        queue.put_nowait(item)
+    twin = copy.deepcopy(queue)
+    assert type(twin) is type(queue) and twin.maxsize == 4 and twin._unfinished_tasks == 3
+    twin.put_nowait(0)
+    assert twin.full() and queue.qsize() == 3
+    expected = {"Queue": [2, 3, 1, 0], "PriorityQueue": [0, 1, 2, 3], "LifoQueue": [0, 1, 3, 2]}
+    assert [twin.get_nowait() for _ in range(4)] == expected[kind]
 
 
 def test_items_that_cannot_be_compared_fail_as_in_heapq(aio):

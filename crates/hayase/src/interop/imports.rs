@@ -54,6 +54,7 @@ imports! {
     cancel_and_wait = "asyncio.tasks"."_cancel_and_wait";
     set_result_unless_cancelled = "asyncio.futures"."_set_result_unless_cancelled";
     round = "builtins"."round";
+    new_object = "copyreg"."__newobj__";
     gather_elsewhere = "hayase.tasks"."_gather_elsewhere";
     shield_elsewhere = "hayase.tasks"."_shield_elsewhere";
     running_loop = "_asyncio"."_get_running_loop";

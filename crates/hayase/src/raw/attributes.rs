@@ -9,6 +9,7 @@ use pyo3::ffi;
 
 use super::cell::{GilValue, ObjCell};
 use super::instance::Visitor;
+use super::obj::Obj;
 
 #[repr(C)]
 pub(crate) struct Attributes {
@@ -28,6 +29,11 @@ impl Attributes {
     #[inline]
     pub(crate) fn has_dict(&self) -> bool {
         self.dict.is_some()
+    }
+
+    /// The instance dict, if there is one.
+    pub(crate) fn dict(&self) -> Option<Obj> {
+        self.dict.get()
     }
 
     pub(crate) fn visit(&self, visitor: &mut Visitor<'_>) {

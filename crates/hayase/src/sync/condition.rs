@@ -14,6 +14,7 @@ use pyo3::types::PyModule;
 
 use super::arguments;
 use super::binding::Binding;
+use super::copying::Copied;
 use super::lock::{self, Lock};
 use super::waiters::Waiters;
 use crate::interop::imports;
@@ -311,6 +312,11 @@ pub(super) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
                 Ok(())
             },
         )
+        .noargs(c"__reduce__", c"For copy and pickle.", |py: Python<'_>, this: &Ref<Condition>| {
+            let attributes = vec![("_lock", this.lock_object(py))];
+            let copied = Copied::new(this.attributes.dict(), attributes).waiters(py, "_waiters", &this.waiters)?;
+            copied.reduce(py, this.as_obj(), &this.binding)
+        })
         .repr(|py: Python<'_>, this: &Ref<Condition>| {
             let extra = if this.is_locked(py)? { "locked" } else { "unlocked" };
             super::repr(py, this.as_obj(), extra, this.waiters.len(py))

@@ -8,6 +8,7 @@ use pyo3::types::PyModule;
 
 use super::arguments;
 use super::binding::Binding;
+use super::copying::Copied;
 use super::waiters::Waiters;
 use crate::raw::attributes::Attributes;
 use crate::raw::call;
@@ -162,6 +163,11 @@ pub(super) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
                 Ok(())
             },
         )
+        .noargs(c"__reduce__", c"For copy and pickle.", |py: Python<'_>, this: &Ref<Event>| {
+            let attributes = vec![("_value", Obj::bool(py, this.is_set()))];
+            let copied = Copied::new(this.attributes.dict(), attributes).waiters(py, "_waiters", &this.waiters)?;
+            copied.reduce(py, this.as_obj(), &this.binding)
+        })
         .repr(|py: Python<'_>, this: &Ref<Event>| {
             let extra = if this.is_set() { "set" } else { "unset" };
             super::repr(py, this.as_obj(), extra, this.waiters.len(py))

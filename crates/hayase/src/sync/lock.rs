@@ -9,6 +9,7 @@ use pyo3::types::PyModule;
 
 use super::arguments;
 use super::binding::Binding;
+use super::copying::Copied;
 use super::waiters::Waiters;
 use crate::interop::imports;
 use crate::raw::attributes::Attributes;
@@ -218,6 +219,11 @@ pub(super) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
                 Ok(())
             },
         )
+        .noargs(c"__reduce__", c"For copy and pickle.", |py: Python<'_>, this: &Ref<Lock>| {
+            let attributes = vec![("_locked", Obj::bool(py, this.is_locked()))];
+            let copied = Copied::new(this.attributes.dict(), attributes).waiters(py, "_waiters", &this.waiters)?;
+            copied.reduce(py, this.as_obj(), &this.binding)
+        })
         .repr(|py: Python<'_>, this: &Ref<Lock>| {
             let extra = if this.is_locked() { "locked" } else { "unlocked" };
             super::repr(py, this.as_obj(), extra, this.waiters.len(py))

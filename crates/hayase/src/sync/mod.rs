@@ -16,6 +16,7 @@
 mod arguments;
 pub(crate) mod binding;
 pub(crate) mod condition;
+mod copying;
 pub(crate) mod event;
 pub(crate) mod lock;
 pub(crate) mod queue;

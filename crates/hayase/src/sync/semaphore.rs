@@ -9,6 +9,7 @@ use pyo3::types::{PyInt, PyModule};
 
 use super::arguments;
 use super::binding::Binding;
+use super::copying::Copied;
 use super::waiters::Waiters;
 use crate::interop::imports;
 use crate::raw::attributes::Attributes;
@@ -265,6 +266,14 @@ pub(super) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
                 Ok(())
             },
         )
+        .noargs(c"__reduce__", c"For copy and pickle.", |py: Python<'_>, this: &Ref<Semaphore>| {
+            let mut attributes = vec![("_value", integer(py, this.value.get()))];
+            if let Some(bound) = this.bound.get() {
+                attributes.push(("_bound_value", integer(py, bound)));
+            }
+            let copied = Copied::new(this.attributes.dict(), attributes).waiters(py, "_waiters", &this.waiters)?;
+            copied.reduce(py, this.as_obj(), &this.binding)
+        })
         .repr(|py: Python<'_>, this: &Ref<Semaphore>| {
             let extra =
                 if this.is_locked(py)? { "locked".to_owned() } else { format!("unlocked, value:{}", this.value.get()) };
@@ -280,9 +289,16 @@ pub(super) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
     const BOUNDED_DOC: &CStr = c"BoundedSemaphore(value=1)\n--\n\nA Semaphore that refuses, with ValueError, to be \
         released more often than it was acquired.";
     let table = Table::<Semaphore>::derived(c"hayase.locks.BoundedSemaphore", BOUNDED_DOC)
-        .get(c"_bound_value", |py: Python<'_>, this: &Ref<Semaphore>| {
-            Ok(this.bound.get().map_or_else(|| Obj::none(py), |bound| integer(py, bound)))
-        })
+        .get_set(
+            c"_bound_value",
+            |py: Python<'_>, this: &Ref<Semaphore>| {
+                Ok(this.bound.get().map_or_else(|| Obj::none(py), |bound| integer(py, bound)))
+            },
+            |py: Python<'_>, this: &Ref<Semaphore>, value: &Obj| {
+                this.bound.set(Some(to_raw(py, value.borrow(py).extract())?));
+                Ok(())
+            },
+        )
         .init(|py: Python<'_>, this: &Ref<Semaphore>, args: &Obj, keywords: Option<&Obj>| {
             let value = start_value(py, "BoundedSemaphore", args, keywords)?;
             this.bound.set(Some(value));

@@ -17,6 +17,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyInt, PyModule, PyString};
 
 use super::binding::Binding;
+use super::copying::Copied;
 use super::waiters::Waiters;
 use super::{arguments, event};
 use crate::raw::attributes::Attributes;
@@ -157,6 +158,19 @@ fn initialise(py: Python<'_>, this: &Ref<Queue>, args: &Obj, keywords: Option<&O
         call::method(py, this.as_obj(), &INIT, &[&maxsize])?;
     }
     Ok(())
+}
+
+fn reduce(py: Python<'_>, this: &Ref<Queue>) -> RawResult<Obj> {
+    let attributes = vec![
+        // First, because it says what kind of queue this is; see its setter.
+        ("_maxsize", this.maxsize.get().unwrap_or_else(|| Obj::none(py))),
+        ("_queue", this.storage.as_object(py)?),
+        ("_unfinished_tasks", number(py, this.unfinished.get())?),
+        ("_is_shutdown", Obj::bool(py, this.is_shutdown.get())),
+    ];
+    let copied = Copied::new(this.attributes.dict(), attributes);
+    let copied = copied.waiters(py, "_getters", &this.getters)?.waiters(py, "_putters", &this.putters)?;
+    copied.reduce(py, this.as_obj(), &this.binding)
 }
 
 fn limit(py: Python<'_>, maxsize: &Obj) -> Limit {
@@ -336,6 +350,12 @@ pub(super) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
             c"_maxsize",
             |py: Python<'_>, this: &Ref<Queue>| Ok(this.maxsize.get().unwrap_or_else(|| Obj::none(py))),
             |py: Python<'_>, this: &Ref<Queue>, value: &Obj| {
+                if this.maxsize.is_none() {
+                    // A copy, made without `__init__`.
+                    let (overridden, order) = is_overridden(py, this)?;
+                    this.overridden.set(overridden);
+                    this.storage.reset(py, order);
+                }
                 this.limit.set(limit(py, value));
                 this.maxsize.set(Some(value.clone()));
                 Ok(())
@@ -374,7 +394,14 @@ pub(super) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
                 Ok(())
             },
         )
-        .get(c"_is_shutdown", |py: Python<'_>, this: &Ref<Queue>| Ok(Obj::bool(py, this.is_shutdown.get())))
+        .get_set(
+            c"_is_shutdown",
+            |py: Python<'_>, this: &Ref<Queue>| Ok(Obj::bool(py, this.is_shutdown.get())),
+            |py: Python<'_>, this: &Ref<Queue>, value: &Obj| {
+                this.is_shutdown.set(call::is_true(py, value)?);
+                Ok(())
+            },
+        )
         .get_set(
             c"_loop",
             |py: Python<'_>, this: &Ref<Queue>| Ok(this.binding.get(py)),
@@ -384,6 +411,7 @@ pub(super) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
             },
         )
         .class_getitem()
+        .noargs(c"__reduce__", c"For copy and pickle.", reduce)
         .repr(repr)
         .str(|py: Python<'_>, this: &Ref<Queue>| text(py, this, ""))
         .init(initialise);
