@@ -1444,6 +1444,7 @@ def test_contexts_are_freed_with_their_connections(run):
     assert weak() is None
 
 
+@pytest.mark.hayase_only("what a closed loop leaves open differs among the versions of asyncio; 3.15 keeps it")
 def test_a_loop_closed_under_open_connections_frees_them(loop_factory):
     loop = loop_factory()
 

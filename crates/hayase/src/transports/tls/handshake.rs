@@ -74,9 +74,11 @@ pub(super) fn complete(this: &Bound<'_, TlsProtocol>, outcome: Result<(), PyErr>
     let py = this.py();
     let layer = this.get();
     layer.cancel_timer(py)?;
-    // A callback of the program may have ended the connection meanwhile.
     let outcome = match outcome {
-        Ok(()) if layer.state.get() != State::Handshaking => Err(protocol::closed()),
+        // A callback of the program has ended the connection meanwhile.
+        Ok(()) if layer.state.get() != State::Handshaking => {
+            Err(PyConnectionAbortedError::new_err("the connection was aborted in its handshake"))
+        }
         outcome => outcome,
     };
     if let Err(err) = outcome {

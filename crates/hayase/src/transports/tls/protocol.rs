@@ -9,7 +9,7 @@
 
 use std::collections::VecDeque;
 
-use pyo3::exceptions::{PyException, PyOSError, PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyException, PyOSError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyDict, PyMemoryView};
@@ -758,9 +758,4 @@ impl TlsProtocol {
             &self.buffer,
         ]
     }
-}
-
-/// asyncio refuses what is not there.
-pub(super) fn closed() -> PyErr {
-    PyRuntimeError::new_err("the transport is closed")
 }
