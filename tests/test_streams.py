@@ -143,7 +143,8 @@ def test_what_is_thrown_into_a_reading_comes_out_of_it(reader):
         lambda r: r.read(10**30),
         lambda r: r.read(True),
         lambda r: r.read(None),
-        lambda r: r.read(1.5),
+        # With an empty buffer, 3.15 takes any number for a count, because it is never used as one.
+        lambda r: r.read(1.5) if r._buffer else r.read(),
         lambda r: r.read("x"),
         lambda r: r.readexactly(0),
         lambda r: r.readexactly(5),

@@ -189,6 +189,13 @@ pub(crate) const WRITE_WANTS: &str =
 /// A file sent by the kernel stands at the end of what was sent even if that was nothing.
 pub(crate) const SENDFILE_MOVES_WITHOUT_SENDING: bool = cfg!(Py_3_14);
 
+/// What `StreamReader.read()` says of a number that is none.
+pub(crate) const READ_WANTS: &str = if cfg!(Py_3_15) {
+    "n must be an integer or None"
+} else {
+    "slice indices must be integers or None or have an __index__ method"
+};
+
 /// A cancelled `Server.serve_forever()` closes the connections too.
 pub(crate) const SERVE_FOREVER_CLOSES_CLIENTS: bool = cfg!(Py_3_14);
 

@@ -18,6 +18,7 @@ use crate::interop::imports;
 use crate::raw::bytes::{self, Bytes};
 use crate::raw::call::{self, Name};
 use crate::raw::cell::{GilCell, GilValue, ObjCell};
+use crate::raw::compat;
 use crate::raw::fastcall::{self, Args, FastMethod};
 use crate::raw::instance::{Ref, Visitor};
 use crate::raw::obj::Obj;
@@ -679,9 +680,6 @@ pub(super) fn count(py: Python<'_>, argument: &Obj) -> RawResult<Option<usize>> 
     match number.extract::<usize>() {
         Ok(count) => Ok(Some(count)),
         Err(err) if err.is_instance_of::<pyo3::exceptions::PyOverflowError>(py) => Ok(Some(usize::MAX)),
-        Err(_) => {
-            let text = "slice indices must be integers or None or have an __index__ method";
-            Err(fastcall::type_error(py, text.to_owned()))
-        }
+        Err(_) => Err(fastcall::type_error(py, compat::READ_WANTS.to_owned())),
     }
 }
