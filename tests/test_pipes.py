@@ -900,3 +900,68 @@ def test_the_callbacks_run_in_the_context_of_the_connecting_task(run):
 
     run(main())
     assert seen == ["inside"] * 3
+
+
+# Any order -------------------------------------------------------------------------------------------------------------------
+
+
+async def the_loop_asked_the_system(times):
+    """Turns in which the loop looked for what is ready, which it need not do in every turn."""
+    loop = asyncio.get_running_loop()
+    with socket.socket() as always_ready:
+        always_ready.setblocking(False)
+        for _ in range(times):
+            seen = loop.create_future()
+            loop.add_writer(always_ready, lambda seen=seen: seen.done() or seen.set_result(None))
+            await seen
+        loop.remove_writer(always_ready)
+
+
+def any_story(seed):
+    """Thirty steps on the two ends of a pipe, each followed by enough turns to come to rest; what both ends saw."""
+    choose = random.Random(seed)
+
+    async def main():
+        told = []
+        read_end, write_end = pipe_files()
+        loop = asyncio.get_running_loop()
+        _, reader = await loop.connect_read_pipe(Recording, read_end)
+        _, writer = await loop.connect_write_pipe(Recording, write_end)
+
+        def abort():
+            # asyncio calls connection_lost twice then.
+            if not writer.transport.is_closing() or writer.transport.get_write_buffer_size() > 0:
+                writer.transport.abort()
+
+        steps = {
+            "write": lambda: writer.transport.write(b"w" * choose.randrange(1, 200_000)),
+            "write little": lambda: writer.transport.write(b"l" * choose.randrange(1, 100)),
+            "writelines": lambda: writer.transport.writelines([b"a" * 100, bytearray(b"b" * 70_000)]),
+            "limits": lambda: writer.transport.set_write_buffer_limits(choose.randrange(0, 300_000)),
+            "pause": reader.transport.pause_reading,
+            "resume": reader.transport.resume_reading,
+            "write_eof": writer.transport.write_eof,
+            "close writer": writer.transport.close,
+            "close reader": reader.transport.close,
+            "abort": abort,
+        }
+        weights = [10, 10, 5, 3, 8, 8, 1, 1, 1, 1]
+        for name in choose.choices(list(steps), weights, k=30):
+            steps[name]()
+            if choose.random() < 0.7:
+                await the_loop_asked_the_system(40)
+                state = reader.transport.is_reading(), reader.transport.is_closing(), writer.transport.is_closing()
+                told.append((name, *state, len(reader.data), writer.transport.get_write_buffer_size()))
+        reader.transport.close()
+        abort()
+        await asyncio.wait([reader.closed, writer.closed])
+        for end in (reader, writer):
+            told.append((end.events, type(end.error)))
+        return told
+
+    return main
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_whatever_is_done_in_whatever_order_ends_as_on_asyncio(same_as_asyncio, seed):
+    same_as_asyncio(lambda loop: loop.run_until_complete(any_story(seed)()))
