@@ -927,7 +927,11 @@ def test_callbacks_run_in_the_context_in_which_the_endpoint_was_made(run):
     run(main())
 
 
-def test_two_transports_on_one_descriptor_are_refused(run):
+@pytest.mark.oracle_differs("asyncio refuses from 3.12 on; before, both lose datagrams to each other")
+def test_two_transports_on_one_descriptor_are_refused(run, loop_factory):
+    if not (loop_factory.is_hayase or sys.version_info >= (3, 12)):
+        return
+
     async def main():
         protocol, _ = await local()
         sock = socket.socket(fileno=os.dup(protocol.transport.get_extra_info("socket").fileno()))
