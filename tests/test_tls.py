@@ -695,6 +695,57 @@ def test_records_that_arrive_byte_by_byte_are_understood(run):
     run(main())
 
 
+@pytest.mark.parametrize("way", ["cut", "changed"])
+def test_a_damaged_handshake_ends_that_connection_alone(run, loop, way):
+    reports = []
+    loop.set_exception_handler(lambda loop, context: reports.append(context))
+
+    async def main():
+        choose = random.Random(5)
+        for _ in range(30):
+            async with peer_of_server() as (peer, made):
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    peer.tls.do_handshake()
+                hello = bytearray(peer.outgoing.read())
+                place = choose.randrange(len(hello))
+                if way == "cut":
+                    del hello[place:]
+                else:
+                    hello[place] ^= 1 << choose.randrange(8)
+                with contextlib.suppress(ConnectionError):
+                    await peer.send_raw(bytes(hello))
+                    peer.sock.shutdown(socket.SHUT_WR)
+                    await peer.end_of_stream()
+                assert (await made).events == []
+        # The next one finds everything in order.
+        async with tls_connected() as (near, far):
+            near.transport.write(b"fine")
+            assert await far.received(4) == b"fine"
+
+    run(main())
+    assert reports == []
+
+
+def test_damaged_records_end_that_connection_with_an_error(run, loop):
+    async def main():
+        choose = random.Random(6)
+        for _ in range(20):
+            async with peer_of_server() as (peer, made):
+                await peer.handshake()
+                protocol = await made
+                await protocol.connected
+                peer.tls.write(b"x" * choose.randrange(1, 20_000))
+                record = bytearray(peer.outgoing.read())
+                # Past the header: a longer record would be waited for.
+                record[choose.randrange(5, len(record))] ^= 1 << choose.randrange(8)
+                with contextlib.suppress(ConnectionError):
+                    await peer.send_raw(bytes(record))
+                assert isinstance(await protocol.closed, ssl.SSLError)
+                assert len(protocol.data) % 16384 == 0
+
+    run(main())
+
+
 def test_a_handshake_that_never_ends_times_out_on_the_client(same_as_asyncio):
     def story(loop):
         async def main():
@@ -782,6 +833,24 @@ def test_close_notify_without_the_end_of_the_stream_is_answered_and_ends(same_as
         return loop.run_until_complete(main())
 
     assert same_as_asyncio(story).value[0] is None
+
+
+def test_what_was_written_before_the_peers_close_notify_arrives(run):
+    data = payload(6_000_000)
+
+    async def main():
+        async with peer_of_server() as (peer, made):
+            await peer.handshake()
+            protocol = await made
+            await protocol.connected
+            protocol.transport.write(data)
+            await peer.close_notify()
+            await protocol.eof
+            assert await peer.read(len(data)) == data
+            await peer.read_close_notify()
+            assert await protocol.closed is None
+
+    run(main())
 
 
 def test_closing_waits_for_the_peers_close_notify(run):
