@@ -18,6 +18,7 @@ use pyo3::types::{PyList, PyTuple};
 use super::connect_through;
 use super::resolve::{self, Resolved};
 use super::start_tls::Tls;
+use super::{Loop, turn};
 use crate::interop::{errors, imports, log};
 use crate::raw::call::{self, Name};
 use crate::raw::cell::GilCell;
@@ -315,6 +316,7 @@ async fn connect_one(
             return connect_through::connect(co, info, &sock_connect, bind_it).await.map(Connected::Python);
         }
     };
+    let mut peer_name = None;
     let begun = Python::attach(|py| {
         let fd = driver::stream_socket(&target, info.protocol).map_err(|error| errors::os_error(py, &error))?;
         if let Some(local) = local {
@@ -322,7 +324,17 @@ async fn connect_one(
         }
         let waits = match driver::connect(fd.as_raw_fd(), &target) {
             Ok(()) => None,
-            Err(error) if matches!(error.raw_os_error(), Some(EINPROGRESS | EINTR)) => {
+            Err(error) if error.raw_os_error() == Some(EINPROGRESS) => match driver::peer_address(fd.as_raw_fd()) {
+                // A peer on this machine has answered by now; asking costs less than watching.
+                Ok(peer) => {
+                    peer_name = Some(peer.into());
+                    let event_loop = co.event_loop().borrow(py);
+                    turn::poll_next(event_loop.cast::<Loop>()?.get());
+                    None
+                }
+                Err(_) => Some(Watched::new(py, co.runtime_ref(), fd.as_raw_fd(), Interest::WRITABLE)?),
+            },
+            Err(error) if error.raw_os_error() == Some(EINTR) => {
                 Some(Watched::new(py, co.runtime_ref(), fd.as_raw_fd(), Interest::WRITABLE)?)
             }
             Err(error) => return Err(errors::os_error(py, &error)),
@@ -342,7 +354,13 @@ async fn connect_one(
             }
         })?;
     }
-    Ok(Connected::Native(fd))
+    if peer_name.is_some() {
+        // As if the system had been asked whether it is connected: one turn in which it is, and what came of it. A server on
+        // this loop accepts before the client's side is made.
+        co.yield_once().await?;
+        co.yield_once().await?;
+    }
+    Ok(Connected::Native(fd, peer_name))
 }
 
 enum Route {
@@ -430,14 +448,15 @@ fn combined(failures: &Bound<'_, PyList>, all_errors: bool) -> PyResult<PyErr> {
 // From a connected socket to (transport, protocol)
 
 pub(super) enum Connected {
-    Native(OwnedFd),
+    /// With the name of the peer, if it was asked for already.
+    Native(OwnedFd, Option<address::Name>),
     Python(Obj),
 }
 
 /// Calls the factory, makes the transport (with TLS over it), waits for `connection_made` (for the handshake).
 pub(super) async fn open(co: &Co, socket: Connected, factory: &Obj, tls: Option<Tls>) -> PyResult<Obj> {
     let given = match &socket {
-        Connected::Native(_) => None,
+        Connected::Native(..) => None,
         Connected::Python(sock) => Some(sock.clone()),
     };
     let made = Python::attach(|py| {
@@ -474,10 +493,10 @@ fn open_transport(
     let protocol = to_py(py, call::call0(py, factory))?.into_bound(py);
     let waiter = to_py(py, call::method(py, co.event_loop(), &CREATE_FUTURE, &[]))?;
     let (socket, fd, names) = match socket {
-        Connected::Native(owned) => {
+        Connected::Native(owned, peer) => {
             let fd = owned.as_raw_fd();
             let names = Names {
-                peer: address::of_descriptor(driver::peer_address(fd)),
+                peer: peer.unwrap_or_else(|| address::of_descriptor(driver::peer_address(fd))),
                 local: address::of_descriptor(driver::local_address(fd)),
             };
             (Socket::Native(owned), fd, names)

@@ -7,18 +7,19 @@
 use std::ffi::{CString, c_int};
 use std::io;
 use std::net::IpAddr;
-use std::sync::Mutex;
 
 use driver::{AddrInfo, BlockingPool, GaiError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBool, PyCFunction, PyDict, PyInt, PyList, PyString, PyTuple};
+use pyo3::types::{PyBool, PyDict, PyInt, PyList, PyString};
 
+use super::Loop;
 use crate::interop::{errors, imports};
 use crate::raw::call::{self, Name};
 use crate::raw::obj::Obj;
 use crate::raw::to_py;
 use crate::runtime::coroutine::{self, Co};
+use crate::runtime::lookups::Answer;
 use crate::runtime::{Runtime, RuntimeRef};
 use crate::transports::address;
 
@@ -52,18 +53,18 @@ pub(super) struct Question {
 pub(super) fn getaddrinfo(py: Python<'_>, runtime: RuntimeRef, question: Question) -> PyResult<Obj> {
     coroutine::make(py, runtime, "Loop.getaddrinfo", |co| async move {
         match Python::attach(|py| ask(py, &co, &question))? {
-            Answer::Now(list) => Ok(list),
-            Answer::Later(future) => co.wait_for(future).await,
+            Given::Now(list) => Ok(list),
+            Given::Later(future) => co.wait_for(future).await,
         }
     })
 }
 
-enum Answer {
+enum Given {
     Now(Obj),
     Later(Obj),
 }
 
-fn ask(py: Python<'_>, co: &Co, question: &Question) -> PyResult<Answer> {
+fn ask(py: Python<'_>, co: &Co, question: &Question) -> PyResult<Given> {
     let current = py.import("socket")?.getattr("getaddrinfo")?;
     let replaced = !ORIGINALS.get(py).is_some_and(|originals| current.is(&originals.0));
     let (host, port) = match (replaced, host_text(py, question)?, port_text(py, question)) {
@@ -80,17 +81,20 @@ fn ask(py: Python<'_>, co: &Co, question: &Question) -> PyResult<Answer> {
                 question.flags,
             );
             let future = co.event_loop().borrow(py).call_method1("run_in_executor", args)?;
-            return Ok(Answer::Later(Obj::from_bound(future)));
+            return Ok(Given::Later(Obj::from_bound(future)));
         }
     };
     let (family, socktype, protocol, flags) = (question.family, question.socktype, question.protocol, question.flags);
     if is_numeric(host.as_ref(), port.as_ref()) {
         let flags = flags | AI_NUMERICSERV | if host.is_some() { AI_NUMERICHOST } else { 0 };
         let found = driver::getaddrinfo(host.as_deref(), port.as_deref(), family, socktype, protocol, flags);
-        return answer_list(py, found).map(Answer::Now);
+        return answer_list(py, found).map(Given::Now);
     }
-    let work = move || driver::getaddrinfo(host.as_deref(), port.as_deref(), family, socktype, protocol, flags);
-    in_pool(py, co, work, answer_list).map(Answer::Later)
+    let work = move || {
+        let found = driver::getaddrinfo(host.as_deref(), port.as_deref(), family, socktype, protocol, flags);
+        Answer::Addresses(found)
+    };
+    in_pool(py, co, work).map(Given::Later)
 }
 
 /// `None` inside: no host. `None` outside: a type that `socket.getaddrinfo` should judge.
@@ -102,8 +106,19 @@ fn host_text(py: Python<'_>, question: &Question) -> PyResult<Option<Option<CStr
     if !host.is_exact_instance_of::<PyString>() {
         return Ok(None);
     }
+    if let Ok(text) = host.cast_exact::<PyString>()
+        && let Ok(text) = text.to_str()
+        && is_plain_name(text)
+    {
+        return Ok(CString::new(text).ok().map(Some));
+    }
     let encoded: Vec<u8> = host.call_method1("encode", ("idna",))?.extract()?;
     Ok(CString::new(encoded).ok().map(Some))
+}
+
+/// What the IDNA codec, which is Python code, would give back as it is: labels of 1 to 63 ASCII characters.
+fn is_plain_name(text: &str) -> bool {
+    text.is_ascii() && text.strip_suffix('.').unwrap_or(text).split('.').all(|label| (1..64).contains(&label.len()))
 }
 
 fn port_text(py: Python<'_>, question: &Question) -> Option<Option<CString>> {
@@ -137,8 +152,16 @@ fn answer_list(py: Python<'_>, found: Result<Vec<AddrInfo>, GaiError>) -> PyResu
             None => (info.family, info.sockaddr.as_slice()).into_pyobject(py)?.into_any(),
         };
         let canonname = info.canonname.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let family = convert.call1((info.family, &families))?;
-        let kind = convert.call1((info.socktype, &kinds))?;
+        let family = match info.family {
+            AF_INET => imports::af_inet(py)?.clone(),
+            AF_INET6 => imports::af_inet6(py)?.clone(),
+            other => convert.call1((other, &families))?,
+        };
+        let kind = match info.socktype {
+            SOCK_STREAM => imports::sock_stream(py)?.clone(),
+            SOCK_DGRAM => imports::sock_dgram(py)?.clone(),
+            other => convert.call1((other, &kinds))?,
+        };
         list.append((family, kind, info.protocol, canonname, address))?;
     }
     Ok(Obj::from_bound(list))
@@ -158,8 +181,8 @@ fn gai_error(py: Python<'_>, error: &GaiError) -> PyErr {
 pub(super) fn getnameinfo(py: Python<'_>, runtime: RuntimeRef, sockaddr: Obj, flags: c_int) -> PyResult<Obj> {
     coroutine::make(py, runtime, "Loop.getnameinfo", |co| async move {
         match Python::attach(|py| ask_name(py, &co, &sockaddr, flags))? {
-            Answer::Now(names) => Ok(names),
-            Answer::Later(future) => co.wait_for(future).await,
+            Given::Now(names) => Ok(names),
+            Given::Later(future) => co.wait_for(future).await,
         }
     })
 }
@@ -167,7 +190,7 @@ pub(super) fn getnameinfo(py: Python<'_>, runtime: RuntimeRef, sockaddr: Obj, fl
 /// Flow labels have 20 bits.
 const FLOWINFO_MAX: u32 = 0xf_ffff;
 
-fn ask_name(py: Python<'_>, co: &Co, sockaddr: &Obj, flags: c_int) -> PyResult<Answer> {
+fn ask_name(py: Python<'_>, co: &Co, sockaddr: &Obj, flags: c_int) -> PyResult<Given> {
     let current = py.import("socket")?.getattr("getnameinfo")?;
     let replaced = !ORIGINALS.get(py).is_some_and(|originals| current.is(&originals.1));
     let address = address::from_tuple(&sockaddr.borrow(py)).filter(|address| match address {
@@ -177,13 +200,13 @@ fn ask_name(py: Python<'_>, co: &Co, sockaddr: &Obj, flags: c_int) -> PyResult<A
     let Some(address) = address.filter(|_| !replaced) else {
         let args = (py.None(), current, sockaddr.borrow(py), flags);
         let future = co.event_loop().borrow(py).call_method1("run_in_executor", args)?;
-        return Ok(Answer::Later(Obj::from_bound(future)));
+        return Ok(Given::Later(Obj::from_bound(future)));
     };
     let sockaddr = driver::socket_addr_to_bytes(&address);
     if flags & NI_NUMERIC == NI_NUMERIC {
-        return names(py, driver::getnameinfo(&sockaddr, flags)).map(Answer::Now);
+        return names(py, driver::getnameinfo(&sockaddr, flags)).map(Given::Now);
     }
-    in_pool(py, co, move || driver::getnameinfo(&sockaddr, flags), names).map(Answer::Later)
+    in_pool(py, co, move || Answer::Names(driver::getnameinfo(&sockaddr, flags))).map(Given::Later)
 }
 
 fn names(py: Python<'_>, found: Result<(CString, CString), GaiError>) -> PyResult<Obj> {
@@ -192,42 +215,30 @@ fn names(py: Python<'_>, found: Result<(CString, CString), GaiError>) -> PyResul
     Ok(Obj::from_bound(pair.into_pyobject(py)?))
 }
 
-/// Runs `work` in the pool; the future gets what `finish` makes of its outcome, in the loop's thread.
-fn in_pool<T: Send + 'static>(
-    py: Python<'_>,
-    co: &Co,
-    work: impl FnOnce() -> T + Send + 'static,
-    finish: fn(Python<'_>, T) -> PyResult<Obj>,
-) -> PyResult<Obj> {
+/// Runs `work` in the pool; the future gets what [`deliver`] makes of its answer.
+fn in_pool(py: Python<'_>, co: &Co, work: impl FnOnce() -> Answer + Send + 'static) -> PyResult<Obj> {
     let runtime: &Runtime = co.runtime();
-    let event_loop = co.event_loop().clone().into_bound(py);
     let future = to_py(py, call::method(py, co.event_loop(), &CREATE_FUTURE, &[]))?;
-    let resolved = future.clone().into_bound(py).unbind();
-    let wake = event_loop.getattr("call_soon_threadsafe")?.unbind();
-    let job = move || {
-        let outcome = Mutex::new(Some(work()));
-        // An interpreter that is ending has no use for it.
-        Python::try_attach(move |py| {
-            let deliver = PyCFunction::new_closure(
-                py,
-                None,
-                None,
-                move |args: &Bound<'_, PyTuple>, _: Option<&Bound<'_, PyDict>>| {
-                    let outcome = outcome.lock().ok().and_then(|mut outcome| outcome.take());
-                    outcome.map_or(Ok(()), |outcome| {
-                        settle(args.py(), resolved.bind(args.py()), finish(args.py(), outcome))
-                    })
-                },
-            );
-            // A closed loop refuses: nobody waits any more.
-            if let Ok(deliver) = deliver {
-                drop(wake.call1(py, (deliver,)));
-            }
-        });
-    };
+    let ticket = runtime.lookups.begin(py, future.clone(), runtime.driver.waker());
+    let job = move || ticket.answer(work());
     let spawned = runtime.blocking.with(py, |pool| pool.get_or_insert_with(BlockingPool::new).spawn(job));
     spawned.map_err(|error: io::Error| errors::os_error(py, &error))?;
     Ok(future)
+}
+
+/// Hands the answers that came to those who wait for them.
+#[cold]
+pub(super) fn deliver(py: Python<'_>, event_loop: &Loop) {
+    for (future, answer) in event_loop.runtime.lookups.take(py) {
+        let outcome = match answer {
+            Answer::Addresses(found) => answer_list(py, found),
+            Answer::Names(found) => names(py, found),
+        };
+        let future = future.into_bound(py);
+        if let Err(err) = settle(py, &future, outcome) {
+            err.write_unraisable(py, Some(&future));
+        }
+    }
 }
 
 fn settle(py: Python<'_>, future: &Bound<'_, PyAny>, outcome: PyResult<Obj>) -> PyResult<()> {

@@ -12,7 +12,7 @@ use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
 
 use super::watchers::{self, DOUBT_MAX};
-use super::{Loop, debug, dispatch};
+use super::{Loop, debug, dispatch, resolve};
 use crate::raw::obj::Obj;
 use crate::raw::{Raised, RawResult, call, context, detached, kept_context, to_raw};
 use crate::tasks::ready::Ready;
@@ -71,6 +71,9 @@ fn run_turn(py: Python<'_>, this: &Obj, event_loop: &Loop, events: &mut Events) 
         let in_doubt = idle && watchers::has_doubts(py, event_loop);
         let sleep = if in_doubt { Some(sleep.map_or(DOUBT_MAX, |sleep| sleep.min(DOUBT_MAX))) } else { sleep };
         wait(py, driver, events, sleep)?;
+        if event_loop.runtime.lookups.has_answers() {
+            resolve::deliver(py, event_loop);
+        }
         if in_doubt && events.is_empty() {
             watchers::confirm(py, event_loop);
         }
@@ -106,6 +109,12 @@ impl TurnClock {
         let short = now.saturating_since(self.last_read) < SHORT_TURN * self.turns.max(1);
         *self = TurnClock { last_read: now, turns: 0, turns_max: if short { TURNS_PER_CLOCK } else { 0 } };
     }
+}
+
+/// The next turn asks the driver, whatever is ready.
+pub(super) fn poll_next(event_loop: &Loop) {
+    event_loop.clock.set(TurnClock::due());
+    event_loop.last_poll.set(Time::from_nanos(0));
 }
 
 /// Asks the driver; detached from the interpreter if this may sleep. Python's signal handlers run here.

@@ -130,7 +130,7 @@ fn try_to_connect(py: Python<'_>, path: &Obj) -> PyResult<Option<Connected>> {
     };
     let fd: OwnedFd = driver::unix_stream_socket().map_err(|error| errors::os_error(py, &error))?;
     match driver::connect_unix(fd.as_raw_fd(), &bytes) {
-        Ok(()) => Ok(Some(Connected::Native(fd))),
+        Ok(()) => Ok(Some(Connected::Native(fd, None))),
         Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(None),
         Err(error) => Err(errors::os_error(py, &error)),
     }

@@ -74,6 +74,10 @@ imports! {
     discard_from_awaited_by = "_asyncio"."future_discard_from_awaited_by";
     unsupported_operation = "io"."UnsupportedOperation";
     sendfile_not_available_error = "asyncio.exceptions"."SendfileNotAvailableError";
+    af_inet = "socket"."AF_INET";
+    af_inet6 = "socket"."AF_INET6";
+    sock_stream = "socket"."SOCK_STREAM";
+    sock_dgram = "socket"."SOCK_DGRAM";
     socket_class = "socket"."socket";
     gai_error = "socket"."gaierror";
     exception_group = "builtins"."ExceptionGroup";

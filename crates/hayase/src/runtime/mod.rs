@@ -8,6 +8,7 @@
 //! - A descriptor is registered with the driver exactly while its slot exists and wants something; see `slots.rs`.
 
 pub(crate) mod coroutine;
+pub(crate) mod lookups;
 pub(crate) mod operation;
 pub(crate) mod slots;
 
@@ -23,6 +24,7 @@ use crate::raw::instance::Visitor;
 use crate::raw::members::Members;
 use crate::raw::obj::Obj;
 use crate::tasks::scheduler::Scheduler;
+use lookups::Lookups;
 use slots::{SlotKind, Slots};
 
 /// A loop object (strong) and the runtime in it.
@@ -49,6 +51,7 @@ pub(crate) struct Runtime {
     pub(crate) open: Members,
     /// Threads for lookups of names; made when the first one is asked for.
     pub(crate) blocking: GilCell<Option<BlockingPool>>,
+    pub(crate) lookups: Lookups,
     /// Number of the turn that runs; `event_loop/turn.rs` counts it up (wrapping) when a turn begins. Starts at 1: a
     /// transport that was never flushed says 0.
     pub(crate) turn: GilValue<u32>,
@@ -65,6 +68,7 @@ impl Runtime {
             corked_late: GilCell::new(Vec::new()),
             open: Members::new(),
             blocking: GilCell::new(None),
+            lookups: Lookups::new(),
             turn: GilValue::new(1),
         }
     }
@@ -150,6 +154,7 @@ impl Runtime {
             let _ = self.driver.unwatch(slot.fd);
         }
         let mut objects: Vec<Obj> = slots.into_iter().map(|slot| slot.object).collect();
+        objects.append(&mut self.lookups.drain(py));
         objects.append(&mut self.corked.with(py, std::mem::take));
         objects.append(&mut self.corked_late.with(py, std::mem::take));
         objects
@@ -158,6 +163,7 @@ impl Runtime {
     pub(crate) fn visit(&self, visitor: &mut Visitor<'_>) {
         self.scheduler.visit(visitor);
         self.slots.peek(|slots| slots.visit(visitor));
+        self.lookups.visit(visitor);
         self.corked.peek(|list| list.iter().for_each(|object| visitor.obj(object)));
         self.corked_late.peek(|list| list.iter().for_each(|object| visitor.obj(object)));
     }
