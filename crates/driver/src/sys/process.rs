@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
 
 pub(crate) fn open(pid: i32) -> io::Result<OwnedFd> {
-    let pid = Pid::from_raw(pid).ok_or(Errno::SRCH)?;
+    let pid = number(pid).ok_or(Errno::SRCH)?;
     Ok(rustix::process::pidfd_open(pid, PidfdFlags::empty())?)
 }
 
@@ -16,11 +16,15 @@ pub(crate) fn reap(pidfd: BorrowedFd<'_>, pid: i32) -> io::Result<Option<i32>> {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
     let status = match rustix::process::waitid(WaitId::PidFd(pidfd), options) {
         // Linux 5.3 has pidfds, 5.4 waits for them. The number is still the child's: nobody has collected it.
-        Err(Errno::INVAL) => match Pid::from_raw(pid) {
+        Err(Errno::INVAL) => match number(pid) {
             Some(pid) => rustix::process::waitid(WaitId::Pid(pid), options),
             None => Err(Errno::CHILD),
         },
         result => result,
     }?;
     Ok(status.and_then(|status| status.exit_status().or_else(|| status.terminating_signal().map(|signal| -signal))))
+}
+
+fn number(pid: i32) -> Option<Pid> {
+    if pid > 0 { Pid::from_raw(pid) } else { None }
 }
