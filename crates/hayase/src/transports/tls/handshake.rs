@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 
 use super::engine::Progress;
 use super::protocol::{self, State, TRANSPORT_FAILED, TlsProtocol, Told};
-use super::{incoming, outgoing};
+use super::{below, failure, incoming, outgoing};
 use crate::interop::{errors, imports, log};
 use crate::raw::call::{self, Name};
 use crate::raw::cell::ObjCell;
@@ -52,7 +52,7 @@ pub(super) fn timed_out(this: &Bound<'_, TlsProtocol>) -> RawResult<()> {
     let seconds = layer.handshake_timeout.get().unwrap_or_else(|| Obj::none(py));
     let seconds = to_raw(py, seconds.borrow(py).str())?;
     let text = format!("SSL handshake is taking longer than {seconds} seconds: aborting the connection");
-    protocol::fatal_error(this, &PyConnectionAbortedError::new_err(text), TRANSPORT_FAILED)
+    failure::fatal_error(this, &PyConnectionAbortedError::new_err(text), TRANSPORT_FAILED)
 }
 
 pub(super) fn proceed(this: &Bound<'_, TlsProtocol>) -> RawResult<()> {
@@ -86,8 +86,8 @@ pub(super) fn complete(this: &Bound<'_, TlsProtocol>, outcome: Result<(), PyErr>
         let of_certificate = err.is_instance(py, to_raw(py, imports::certificate_error(py))?);
         let message =
             if of_certificate { "SSL handshake failed on verifying the certificate" } else { "SSL handshake failed" };
-        protocol::fatal_error(this, &err, message)?;
-        return protocol::wake_waiter(this, Some(err.value(py).as_any()));
+        failure::fatal_error(this, &err, message)?;
+        return failure::wake_waiter(this, Some(err.value(py).as_any()));
     }
     layer.state.set(State::Wrapped);
     layer.handshake_done.set(true);
@@ -102,7 +102,7 @@ pub(super) fn complete(this: &Bound<'_, TlsProtocol>, outcome: Result<(), PyErr>
         layer.told.set(Told::Made);
         call::method(py, &protocol, &CONNECTION_MADE, &[&transport])?;
     }
-    protocol::wake_waiter(this, None)?;
+    failure::wake_waiter(this, None)?;
     incoming::read(this)
 }
 
@@ -129,7 +129,7 @@ pub(super) fn shutdown_timed_out(this: &Bound<'_, TlsProtocol>) -> RawResult<()>
     match this.get().state.get() {
         State::Flushing | State::Shutdown => {
             let late = pyo3::exceptions::PyTimeoutError::new_err("SSL shutdown timed out");
-            protocol::force_close(this, Some(&late))
+            below::force_close(this, Some(&late))
         }
         State::Unwrapped | State::Handshaking | State::Wrapped => Ok(()),
     }
@@ -172,7 +172,7 @@ fn shutdown_complete(this: &Bound<'_, TlsProtocol>, error: Option<PyErr>) -> Raw
     let layer = this.get();
     layer.cancel_timer(py)?;
     if let Some(err) = error {
-        return protocol::fatal_error(this, &err, TRANSPORT_FAILED);
+        return failure::fatal_error(this, &err, TRANSPORT_FAILED);
     }
     match layer.below.get() {
         Some(below) => {
@@ -185,7 +185,7 @@ fn shutdown_complete(this: &Bound<'_, TlsProtocol>, error: Option<PyErr>) -> Raw
 
 pub(super) fn abort(this: &Bound<'_, TlsProtocol>, error: Option<&PyErr>) -> RawResult<()> {
     this.get().state.set(State::Unwrapped);
-    protocol::force_close(this, error)
+    below::force_close(this, error)
 }
 
 /// Tells the program's protocol, once, that nothing more comes.
@@ -215,7 +215,7 @@ pub(super) fn call_eof_received(this: &Bound<'_, TlsProtocol>) -> RawResult<()> 
             if errors::leaves_the_loop(py, &err) {
                 return Err(Raised::from_err(py, err));
             }
-            protocol::fatal_error(this, &err, "Error calling eof_received()")
+            failure::fatal_error(this, &err, "Error calling eof_received()")
         }
     }
 }

@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 
 use super::engine::Received;
 use super::protocol::{self, PROTOCOL_FAILED, State, TlsProtocol};
-use super::{handshake, outgoing};
+use super::{below, failure, handshake, outgoing};
 use crate::raw::bytes::Bytes;
 use crate::raw::call::{self, Name};
 use crate::raw::cell::GilCell;
@@ -44,7 +44,7 @@ pub(super) fn read(this: &Bound<'_, TlsProtocol>) -> RawResult<()> {
 pub(super) fn read_lent(this: &Bound<'_, TlsProtocol>, ciphertext: &[u8]) -> RawResult<()> {
     match read_and_answer(this, ciphertext) {
         Ok(()) => Ok(()),
-        Err(raised) => protocol::fatal_if_exception(this, raised, PROTOCOL_FAILED),
+        Err(raised) => failure::fatal_if_exception(this, raised, PROTOCOL_FAILED),
     }
 }
 
@@ -153,10 +153,10 @@ pub(super) fn control_reading_below(this: &Bound<'_, TlsProtocol>) -> RawResult<
     let (low, high) = layer.read_marks.get();
     if waiting >= high && !layer.reading_paused_below.get() {
         layer.reading_paused_below.set(true);
-        protocol::tell_below(this, &PAUSE_READING)
+        below::tell_below(this, &PAUSE_READING)
     } else if waiting <= low && layer.reading_paused_below.get() {
         layer.reading_paused_below.set(false);
-        protocol::tell_below(this, &RESUME_READING)
+        below::tell_below(this, &RESUME_READING)
     } else {
         Ok(())
     }

@@ -2,15 +2,17 @@
 //!
 //! `protocol.rs` is the layer's object and its lower face: to the transport below it is a protocol. `transport.rs` is the
 //! upper face: to the program's protocol it is an `asyncio.Transport`. Between them `handshake.rs` (beginning and end),
-//! `incoming.rs` and `outgoing.rs` (the bytes) move what `engine.rs` describes and `direct.rs` or `memory_bio.rs` does. Everything
-//! follows asyncio's `sslproto`.
+//! `incoming.rs` and `outgoing.rs` (the bytes) move what `engine.rs` describes and `direct.rs` or `memory_bio.rs` does;
+//! `below.rs` deals with the transport below, `failure.rs` with errors. Everything follows asyncio's `sslproto`.
 //!
 //! Must stay true
 //! - The layer knows no socket: below it is any transport. To a `StreamTransport` it talks without Python calls.
 //! - `connection_lost` lets go of everybody, so that a connection that ended is freed without the collector.
 
+mod below;
 mod direct;
 pub(crate) mod engine;
+mod failure;
 mod handshake;
 mod incoming;
 mod memory_bio;

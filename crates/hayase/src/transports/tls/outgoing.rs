@@ -5,7 +5,8 @@
 
 use pyo3::prelude::*;
 
-use super::protocol::{self, PROTOCOL_FAILED, State, TlsProtocol};
+use super::protocol::{PROTOCOL_FAILED, State, TlsProtocol};
+use super::{below, failure};
 use crate::interop::{errors, log};
 use crate::raw::bytes::Bytes;
 use crate::raw::call::{self, Name};
@@ -40,7 +41,7 @@ pub(super) fn write(this: &Bound<'_, TlsProtocol>, data: &Obj) -> RawResult<()> 
     }
     match write_one(this, data) {
         Ok(()) => Ok(()),
-        Err(raised) => protocol::fatal_if_exception(this, raised, PROTOCOL_FAILED),
+        Err(raised) => failure::fatal_if_exception(this, raised, PROTOCOL_FAILED),
     }
 }
 
@@ -100,7 +101,7 @@ pub(super) fn write_all(this: &Bound<'_, TlsProtocol>, pieces: Vec<Obj>) -> RawR
     })();
     match written {
         Ok(()) => Ok(()),
-        Err(raised) => protocol::fatal_if_exception(this, raised, PROTOCOL_FAILED),
+        Err(raised) => failure::fatal_if_exception(this, raised, PROTOCOL_FAILED),
     }
 }
 
@@ -134,7 +135,7 @@ pub(super) fn write_backlog(this: &Bound<'_, TlsProtocol>) -> RawResult<()> {
 pub(super) fn send_ciphertext(this: &Bound<'_, TlsProtocol>) -> RawResult<()> {
     let layer = this.get();
     if !layer.writing_paused_below.get() {
-        protocol::send(this)?;
+        below::send(this)?;
     }
     control_writing(this)
 }
@@ -171,5 +172,5 @@ pub(super) fn control_writing(this: &Bound<'_, TlsProtocol>) -> RawResult<()> {
         return Err(Raised::from_err(py, err));
     }
     let keys = [("transport", layer.app_transport.get()), ("protocol", Some(Obj::from_any(this.as_any())))];
-    to_raw(py, protocol::report(this, &err, failure, &keys))
+    to_raw(py, failure::report(this, &err, failure, &keys))
 }

@@ -9,35 +9,27 @@
 
 use std::collections::VecDeque;
 
-use pyo3::exceptions::{PyException, PyOSError, PyValueError};
+use pyo3::exceptions::{PyException, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyDict, PyMemoryView};
 
 use super::engine::Engine;
 use super::transport::TlsTransport;
-use super::{handshake, incoming, outgoing};
+use super::{below, failure, handshake, incoming, outgoing};
 use crate::interop::{imports, log};
 use crate::raw::bytes::{self, Bytes};
 use crate::raw::call::{self, Name};
 use crate::raw::cell::{GilCell, GilValue, ObjCell};
-use crate::raw::compat;
 use crate::raw::instance::Visitor;
 use crate::raw::obj::Obj;
 use crate::raw::{Raised, RawResult, to_py, to_raw};
 use crate::runtime::RuntimeRef;
 use crate::transports::receiver::Receiver;
 use crate::transports::stream::{self, StreamTransport};
-use crate::transports::write;
 
-static FORCE_CLOSE: Name = Name::new(c"_force_close");
-static ABORT: Name = Name::new(c"abort");
 static CLOSE: Name = Name::new(c"close");
-static WRITE: Name = Name::new(c"write");
 static CANCEL: Name = Name::new(c"cancel");
-static CANCELLED: Name = Name::new(c"cancelled");
-static SET_RESULT: Name = Name::new(c"set_result");
-static SET_EXCEPTION: Name = Name::new(c"set_exception");
 static CONNECTION_LOST: Name = Name::new(c"connection_lost");
 static CALL_SOON: Name = Name::new(c"call_soon");
 
@@ -88,11 +80,11 @@ pub(crate) struct TlsProtocol {
     /// The transport below.
     pub(super) below: ObjCell,
     /// It is a `StreamTransport`.
-    below_is_native: GilValue<bool>,
+    pub(super) below_is_native: GilValue<bool>,
     /// A future that the handshake resolves.
-    waiter: ObjCell,
+    pub(super) waiter: ObjCell,
     /// Nobody waits: a server accepted it. A failure is told in debug mode.
-    accepted: GilValue<bool>,
+    pub(super) accepted: GilValue<bool>,
     pub(super) state: GilValue<State>,
     pub(super) told: GilValue<Told>,
     /// Numbers of seconds, as the program gave them.
@@ -255,149 +247,6 @@ fn ciphertext_came(this: &Bound<'_, TlsProtocol>) -> RawResult<()> {
     }
 }
 
-/// Has the ciphertext that is due sent. A `StreamTransport` asks for it when it is flushed.
-pub(super) fn send(this: &Bound<'_, TlsProtocol>) -> RawResult<()> {
-    let py = this.py();
-    let layer = this.get();
-    let Some(below) = layer.below.get() else {
-        return Ok(());
-    };
-    if layer.below_is_native.get()
-        && let Ok(transport) = below.borrow(py).cast::<StreamTransport>()
-    {
-        return match layer.engine.outgoing_bytes(py)? {
-            0 => Ok(()),
-            count => write::layer_is_due(&transport, count),
-        };
-    }
-    match layer.engine.take_ciphertext(py)? {
-        Some(ciphertext) => call::method(py, &below, &WRITE, &[ciphertext.as_obj()]).map(drop),
-        None => Ok(()),
-    }
-}
-
-/// Ends the connection at once; what was handed down before is still offered to the kernel.
-pub(super) fn force_close(this: &Bound<'_, TlsProtocol>, error: Option<&PyErr>) -> RawResult<()> {
-    let py = this.py();
-    let layer = this.get();
-    let Some(below) = layer.below.get() else {
-        return Ok(());
-    };
-    if layer.below_is_native.get()
-        && let Ok(transport) = below.borrow(py).cast::<StreamTransport>()
-    {
-        write::flush(&transport)?;
-        stream::force_close(&transport, error.map(|err| err.clone_ref(py)));
-        return Ok(());
-    }
-    let by_error = error.is_some() || compat::TLS_ABORTS_BY_FORCE_CLOSE;
-    let method = if by_error { call::optional_attr(py, &below, &FORCE_CLOSE)? } else { None };
-    match method {
-        Some(method) => {
-            let error = match error {
-                Some(err) => Obj::from_any(err.value(py).as_any()),
-                None => Obj::none(py),
-            };
-            call::call1(py, &method, &error).map(drop)
-        }
-        None => call::method(py, &below, &ABORT, &[]).map(drop),
-    }
-}
-
-/// `below.name()`
-pub(super) fn tell_below(this: &Bound<'_, TlsProtocol>, name: &'static Name) -> RawResult<()> {
-    match this.get().below.get() {
-        Some(below) => call::method(this.py(), &below, name, &[]).map(drop),
-        None => Ok(()),
-    }
-}
-
-// Errors
-
-/// Closes at once; what is no fault of the network is reported.
-pub(super) fn fatal_error(this: &Bound<'_, TlsProtocol>, err: &PyErr, message: &str) -> RawResult<()> {
-    let py = this.py();
-    let layer = this.get();
-    let below = layer.below.get();
-    force_close(this, Some(err))?;
-    if err.is_instance_of::<PyOSError>(py) {
-        if layer.runtime.scheduler.debug.get() {
-            let told = (|| {
-                let keywords = PyDict::new(py);
-                keywords.set_item("exc_info", err.value(py))?;
-                log::logger(py)?.call_method("debug", ("%r: %s", this, message), Some(&keywords))
-            })();
-            to_raw(py, told)?;
-        }
-        return Ok(());
-    }
-    if err.is_instance(py, to_raw(py, imports::cancelled_error(py))?) {
-        return Ok(());
-    }
-    let told = report(this, err, message, &[("transport", below), ("protocol", Some(Obj::from_any(this.as_any())))]);
-    to_raw(py, told)
-}
-
-/// An error that asyncio handles with `except Exception`: fatal. All others go on.
-pub(super) fn fatal_if_exception(this: &Bound<'_, TlsProtocol>, raised: Raised, message: &str) -> RawResult<()> {
-    let py = this.py();
-    let err = raised.fetch(py);
-    if !err.is_instance_of::<PyException>(py) {
-        return Err(Raised::from_err(py, err));
-    }
-    fatal_error(this, &err, message)
-}
-
-/// To the loop's exception handler.
-pub(super) fn report(
-    this: &Bound<'_, TlsProtocol>,
-    err: &PyErr,
-    message: &str,
-    keys: &[(&str, Option<Obj>)],
-) -> PyResult<()> {
-    let py = this.py();
-    let report = PyDict::new(py);
-    report.set_item("message", message)?;
-    report.set_item("exception", err.value(py))?;
-    for (key, value) in keys {
-        report.set_item(*key, value.as_ref().map(|value| value.borrow(py)))?;
-    }
-    stream::call_exception_handler(py, this.get().runtime.object(), &report)
-}
-
-/// Tells who waits for the handshake; `None`: it is done.
-pub(super) fn wake_waiter(this: &Bound<'_, TlsProtocol>, error: Option<&Bound<'_, PyAny>>) -> RawResult<()> {
-    let py = this.py();
-    let layer = this.get();
-    if layer.accepted.replace(false) {
-        return match error {
-            Some(error) => to_raw(py, accepting_failed(this, error)),
-            None => Ok(()),
-        };
-    }
-    let Some(waiter) = layer.waiter.take() else {
-        return Ok(());
-    };
-    if call::is_true(py, &call::method(py, &waiter, &CANCELLED, &[])?)? {
-        return Ok(());
-    }
-    match error {
-        Some(error) => call::method(py, &waiter, &SET_EXCEPTION, &[&Obj::from_any(error)]).map(drop),
-        None => call::method(py, &waiter, &SET_RESULT, &[&Obj::none(py)]).map(drop),
-    }
-}
-
-/// asyncio tells it in debug mode only: any port scan would fill the log.
-fn accepting_failed(this: &Bound<'_, TlsProtocol>, error: &Bound<'_, PyAny>) -> PyResult<()> {
-    let layer = this.get();
-    if !layer.runtime.scheduler.debug.get() {
-        return Ok(());
-    }
-    let message = "Error on transport creation for incoming connection";
-    let keys = [("protocol", layer.app_protocol.get()), ("transport", layer.app_transport.get())];
-    report(this, &PyErr::from_value(error.clone()), message, &keys)
-}
-
 impl TlsProtocol {
     pub(super) fn cancel_timer(&self, py: Python<'_>) -> RawResult<()> {
         match self.timer.take() {
@@ -515,7 +364,7 @@ fn connection_lost(this: &Bound<'_, TlsProtocol>, error: &Bound<'_, PyAny>) -> R
     drop(layer.app_protocol.take());
     drop(layer.buffer.take());
     layer.cancel_timer(py)?;
-    wake_waiter(this, (!error.is_none()).then_some(error))
+    failure::wake_waiter(this, (!error.is_none()).then_some(error))
 }
 
 fn eof_received(this: &Bound<'_, TlsProtocol>) -> RawResult<bool> {
@@ -554,7 +403,7 @@ fn eof_received(this: &Bound<'_, TlsProtocol>) -> RawResult<bool> {
         Err(raised) => {
             let err = Raised::fetch(raised, py);
             if err.is_instance_of::<PyException>(py) {
-                tell_below(this, &CLOSE)?;
+                below::tell_below(this, &CLOSE)?;
             }
             Err(Raised::from_err(py, err))
         }
@@ -717,9 +566,9 @@ impl TlsProtocol {
     fn _fatal_error(slf: &Bound<'_, Self>, exc: &Bound<'_, PyAny>, message: &str) -> PyResult<()> {
         let py = slf.py();
         if exc.is_none() {
-            return to_py(py, force_close(slf, None));
+            return to_py(py, below::force_close(slf, None));
         }
-        to_py(py, fatal_error(slf, &PyErr::from_value(exc.clone()), message))
+        to_py(py, failure::fatal_error(slf, &PyErr::from_value(exc.clone()), message))
     }
 
     fn _abort(slf: &Bound<'_, Self>, exc: &Bound<'_, PyAny>) -> PyResult<()> {
