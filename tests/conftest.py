@@ -71,6 +71,8 @@ class LoopFactory:
 
 STOCK = LoopFactory("asyncio")
 
+TLS_ENGINES = ("direct", "memory-bio")
+
 
 # Collecting --------------------------------------------------------------------------------------------------------
 
@@ -112,6 +114,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         gone = [item for item in items if item.get_closest_marker("hayase_only")]
         config.hook.pytest_deselected(items=gone)
         items[:] = [item for item in items if item not in gone]
+
+    # asyncio has no engines: its side of such a test is run once.
+    twice = [item for item in items if is_told_twice(item)]
+    config.hook.pytest_deselected(items=twice)
+    items[:] = [item for item in items if item not in twice]
+
+
+def is_told_twice(item: pytest.Item) -> bool:
+    params = getattr(getattr(item, "callspec", None), "params", {})
+    side = getattr(params.get("loop_factory"), "side", None)
+    return side == "asyncio" and params.get("engine") == TLS_ENGINES[1]
 
 
 def pytest_collection_finish() -> None:
@@ -222,6 +235,13 @@ def same_as_asyncio(loop_factory: LoopFactory, asyncio_log: AsyncioLog) -> Calla
         return ours
 
     return same_as_asyncio
+
+
+@pytest.fixture(params=TLS_ENGINES)
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Which of hayase's TLS engines is used: a test that asks for it is run with each."""
+    monkeypatch.setenv("HAYASE_TLS", request.param)
+    return request.param
 
 
 # The log -----------------------------------------------------------------------------------------------------------
