@@ -22,11 +22,6 @@ TIMED = [case for case in CASES if isinstance(case, Timed)]
 CLIENTS = [case for case in CASES if isinstance(case, Client)]
 HELD = [case for case in CASES if isinstance(case, Held)]
 SMALL = 1_000
-NEEDS = {
-    "pipe_pingpong": "connect_write_pipe",
-    "subprocess_wait": "subprocess_exec",
-    "subprocess_output": "subprocess_exec",
-}
 
 
 def document(*, results: dict[str, Result], left_out: dict[str, str] | None = None) -> report.Document:
@@ -41,9 +36,6 @@ def shown(*values: float) -> Result:
 
 @pytest.mark.parametrize("case", TIMED, ids=lambda case: case.name)
 def test_a_timed_program_ends(case: Timed, loop: asyncio.AbstractEventLoop) -> None:
-    method = NEEDS.get(case.name)
-    if method and getattr(type(loop), method) is getattr(asyncio.AbstractEventLoop, method):
-        pytest.skip(f"the loop has no {method} yet")
     loop.run_until_complete(case.body(min(case.count, SMALL)))
 
 
