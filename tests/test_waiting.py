@@ -143,6 +143,18 @@ def test_functions_look_as_asyncios_do(aio, name):
     assert copy.copy(ours) is ours
 
 
+@pytest.mark.hayase_only("that hayase's own are used; they behave as asyncio's")
+@pytest.mark.parametrize("name", ["sleep", "gather", "shield", "timeout", "timeout_at", "Timeout", "wait_for"])
+def test_the_native_ones_are_used(loop, name):
+    import hayase
+    from hayase import _core
+
+    if name == "wait_for" and sys.version_info < (3, 12):
+        assert hayase.wait_for is asyncio.wait_for
+    else:
+        assert getattr(hayase, name) is getattr(_core, name)
+
+
 def test_a_patched_sleep_is_an_async_mock(run, aio):
     with mock.patch.object(aio, "sleep") as patched:
         assert isinstance(patched, mock.AsyncMock)

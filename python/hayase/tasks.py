@@ -18,6 +18,8 @@ from . import _compat
 from .policy import get_event_loop
 
 if not TYPE_CHECKING:  # to a type checker they are asyncio's, with all their overloads; `wait`'s forbid bare coroutines
+    from ._core import gather as gather
+    from ._core import shield as shield
     from ._core import sleep
 
     if _compat.WAIT_FOR_RUNS_INLINE:

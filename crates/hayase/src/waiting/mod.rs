@@ -56,10 +56,14 @@ fn is_over(py: Python<'_>, value: &Obj) -> RawResult<bool> {
     }
 }
 
-/// `event_loop.time() + delay`
-fn deadline(py: Python<'_>, event_loop: &Obj, delay: &Obj) -> RawResult<Obj> {
-    let now = call::method(py, event_loop, &TIME, &[])?;
-    match (plain_number(py, &now), plain_number(py, delay)) {
+/// `event_loop.time()`
+fn time(py: Python<'_>, event_loop: &Obj) -> RawResult<Obj> {
+    call::method(py, event_loop, &TIME, &[])
+}
+
+/// `now + delay`
+fn deadline(py: Python<'_>, now: &Obj, delay: &Obj) -> RawResult<Obj> {
+    match (plain_number(py, now), plain_number(py, delay)) {
         (Some(now), Some(delay)) => Ok(Obj::from_bound(PyFloat::new(py, now + delay))),
         _ => to_raw(py, now.borrow(py).add(delay.borrow(py))).map(Obj::from_bound),
     }

@@ -9,7 +9,7 @@ use pyo3::exceptions::{PyAssertionError, PyBaseExceptionGroup, PyRuntimeError, P
 use pyo3::prelude::*;
 use pyo3::types::{PyModule, PyString};
 
-use super::{cancel_handle, deadline, get_running_loop};
+use super::{cancel_handle, deadline, get_running_loop, plain_number, time};
 use crate::interop::imports;
 use crate::raw::attributes::Attributes;
 use crate::raw::bound_function::BoundFunction;
@@ -101,16 +101,47 @@ static CALL_SOON: Name = Name::new(c"call_soon");
 static CONTEXT: Name = Name::new(c"__context__");
 static DELAY: Name = Name::new(c"delay");
 static EXCEPTIONS: Name = Name::new(c"exceptions");
-static TIME: Name = Name::new(c"time");
 static WHEN: Name = Name::new(c"when");
 
 static ON_TIMEOUT: BoundFunction<Timeout> = BoundFunction::new();
 
+/// The loop that runs and what its clock says.
+struct Now {
+    event_loop: Obj,
+    time: Obj,
+}
+
+impl Now {
+    fn ask(py: Python<'_>) -> RawResult<Now> {
+        let event_loop = get_running_loop(py)?;
+        let time = time(py, &event_loop)?;
+        Ok(Now { event_loop, time })
+    }
+}
+
 /// A timeout that ends `delay` seconds from now; for ever if that is None.
-pub(super) fn make(py: Python<'_>, delay: &Obj) -> RawResult<Ref<Timeout>> {
-    let running = get_running_loop(py)?;
-    let when = if delay.is_none() { None } else { Some(deadline(py, &running, delay)?) };
-    Timeout::class().make(py, Timeout::new(when))
+fn make(py: Python<'_>, delay: &Obj) -> RawResult<Ref<Timeout>> {
+    if delay.is_none() {
+        get_running_loop(py)?;
+        return Timeout::class().make(py, Timeout::new(None));
+    }
+    let now = Now::ask(py)?;
+    let when = deadline(py, &now.time, delay)?;
+    Timeout::class().make(py, Timeout::new(Some(when)))
+}
+
+/// A timeout that has begun; the clock is read once.
+pub(super) fn begin(py: Python<'_>, delay: &Obj) -> RawResult<Ref<Timeout>> {
+    if delay.is_none() {
+        let timeout = make(py, delay)?;
+        timeout.enter(py, None)?;
+        return Ok(timeout);
+    }
+    let now = Now::ask(py)?;
+    let when = deadline(py, &now.time, delay)?;
+    let timeout = Timeout::class().make(py, Timeout::new(Some(when)))?;
+    timeout.enter(py, Some(now))?;
+    Ok(timeout)
 }
 
 fn refuse(py: Python<'_>, text: &str) -> Raised {
@@ -119,7 +150,7 @@ fn refuse(py: Python<'_>, text: &str) -> Raised {
 
 impl Ref<Timeout> {
     /// `__aenter__`
-    pub(super) fn enter(&self, py: Python<'_>) -> RawResult<()> {
+    fn enter(&self, py: Python<'_>, now: Option<Now>) -> RawResult<()> {
         if self.state.get() != State::Created {
             return Err(refuse(py, "Timeout has already been entered"));
         }
@@ -130,24 +161,30 @@ impl Ref<Timeout> {
         self.state.set(State::Entered);
         self.cancelling.set(task::cancelling_of(py, &current)?);
         self.task.set(Some(current));
-        self.schedule(py)
+        self.schedule(py, now)
     }
 
     /// Arms the timer for `when`.
-    fn schedule(&self, py: Python<'_>) -> RawResult<()> {
+    fn schedule(&self, py: Python<'_>, now: Option<Now>) -> RawResult<()> {
         if let Some(handler) = self.handler.take() {
             cancel_handle(py, &handler)?;
         }
         let Some(when) = self.when.get().filter(|when| !when.is_none()) else {
             return Ok(());
         };
-        let running = get_running_loop(py)?;
-        let now = call::method(py, &running, &TIME, &[])?;
+        let now = match now {
+            Some(now) => now,
+            None => Now::ask(py)?,
+        };
         let callback = ON_TIMEOUT.bind(py, self)?;
-        let handler = if to_raw(py, when.borrow(py).le(now.borrow(py)))? {
-            call::method(py, &running, &CALL_SOON, &[&callback])?
+        let is_over = match (plain_number(py, &when), plain_number(py, &now.time)) {
+            (Some(when), Some(time)) => when <= time,
+            _ => to_raw(py, when.borrow(py).le(now.time.borrow(py)))?,
+        };
+        let handler = if is_over {
+            call::method(py, &now.event_loop, &CALL_SOON, &[&callback])?
         } else {
-            call::method(py, &running, &CALL_AT, &[&when, &callback])?
+            call::method(py, &now.event_loop, &CALL_AT, &[&when, &callback])?
         };
         self.handler.set(Some(handler));
         Ok(())
@@ -230,7 +267,7 @@ static EXIT: Kind = Kind { name: "Timeout.__aexit__", start: exit_start, resume:
 
 fn enter_start(py: Python<'_>, this: &Ref<Operation>) -> RawResult<Turn> {
     let timeout = this.target::<Timeout>();
-    timeout.enter(py)?;
+    timeout.enter(py, None)?;
     Ok(Turn::Return(timeout.into_obj()))
 }
 
@@ -248,7 +285,7 @@ fn reschedule(py: Python<'_>, this: &Ref<Timeout>, args: &Args<'_>) -> RawResult
         state => return Err(refuse(py, &format!("Cannot change state of {} Timeout", state.name()))),
     }
     this.when.set(when);
-    this.schedule(py)?;
+    this.schedule(py, None)?;
     Ok(Obj::none(py))
 }
 

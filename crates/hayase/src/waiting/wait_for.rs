@@ -32,8 +32,7 @@ fn start(py: Python<'_>, this: &Ref<Operation>) -> RawResult<Turn> {
     if !time.is_none() && is_over(py, &time)? {
         return no_time(py, this, &awaitable);
     }
-    let timeout = timeout::make(py, &time)?;
-    timeout.enter(py)?;
+    let timeout = timeout::begin(py, &time)?;
     this.waiter.set(Some(timeout.into_obj()));
     Ok(Turn::Await(awaitable))
 }
