@@ -10,7 +10,7 @@ import linecache
 import sys
 import threading
 from asyncio import events, unix_events
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeAlias, TypeVar
 
 _T = TypeVar("_T")
@@ -96,8 +96,14 @@ else:
 WAIT_FOR_RUNS_INLINE = sys.version_info >= (3, 12)
 
 
-def mark_coroutine_function(function: Any) -> None:
-    """Let `inspect.iscoroutinefunction` and asyncio's say yes; `unittest.mock` asks them."""
+def resemble(function: Any, theirs: Callable[..., Any]) -> None:
+    """Give a function of the extension the signature of asyncio's, and if that is a coroutine function, its marks.
+
+    `inspect.iscoroutinefunction` and asyncio's look for them, and `unittest.mock` asks those.
+    """
+    function.__signature__ = inspect.signature(theirs)
+    if not inspect.iscoroutinefunction(theirs):
+        return
     if sys.version_info >= (3, 12):
         inspect.markcoroutinefunction(function)
     if sys.version_info < (3, 14):

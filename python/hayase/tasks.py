@@ -11,7 +11,9 @@ import warnings
 from asyncio.tasks import *
 from asyncio.tasks import gather as _asyncio_gather
 from asyncio.tasks import shield as _asyncio_shield
+from asyncio.tasks import sleep as _asyncio_sleep
 from asyncio.tasks import wait as _asyncio_wait
+from asyncio.tasks import wait_for as _asyncio_wait_for
 from typing import TYPE_CHECKING
 
 from . import _compat
@@ -25,8 +27,14 @@ if not TYPE_CHECKING:  # to a type checker they are asyncio's, with all their ov
     if _compat.WAIT_FOR_RUNS_INLINE:
         from ._core import wait_for
 
-    for _function in (sleep, wait_for):
-        _compat.mark_coroutine_function(_function)
+    for _function, _theirs in (
+        (gather, _asyncio_gather),
+        (shield, _asyncio_shield),
+        (sleep, _asyncio_sleep),
+        (wait_for, _asyncio_wait_for),
+    ):
+        if _function is not _theirs:
+            _compat.resemble(_function, _theirs)
 
     async def wait(fs, *, timeout=None, return_when=asyncio.ALL_COMPLETED):
         """`asyncio.wait`, which also takes bare coroutines, as it did up to Python 3.10; each becomes a task.

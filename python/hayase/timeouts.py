@@ -3,7 +3,14 @@
 from asyncio.timeouts import Timeout, timeout, timeout_at
 from typing import TYPE_CHECKING
 
+from . import _compat
+
 if not TYPE_CHECKING:  # to a type checker they are asyncio's
+    _theirs = (timeout, timeout_at)
+
     from ._core import Timeout, timeout, timeout_at
+
+    for _ours, _function in zip((timeout, timeout_at), _theirs, strict=True):
+        _compat.resemble(_ours, _function)
 
 __all__ = ["Timeout", "timeout", "timeout_at"]
