@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import gc
 import random
+import shutil
 import socket
 import ssl
+import subprocess
 import sys
 import warnings
 import weakref
@@ -836,6 +838,36 @@ def test_close_notify_without_the_end_of_the_stream_is_answered_and_ends(same_as
         return loop.run_until_complete(main())
 
     assert same_as_asyncio(story).value[0] is None
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs a client that can renegotiate: the openssl command")
+def test_renegotiation_is_refused(same_as_asyncio):
+    def story(loop):
+        async def main():
+            made = loop.create_future()
+
+            def accept():
+                made.set_result(Recording())
+                return made.result()
+
+            context = server_context(version=ssl.TLSVersion.TLSv1_2)
+            server = await loop.create_server(accept, "127.0.0.1", 0, ssl=context)
+            port = server.sockets[0].getsockname()[1]
+            command = ["openssl", "s_client", "-tls1_2", "-quiet", "-no_ign_eof", "-connect", f"127.0.0.1:{port}"]
+            quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+            with subprocess.Popen(command, stdin=subprocess.PIPE, bufsize=0, **quiet) as client:
+                client.stdin.write(b"hello\n")
+                protocol = await made
+                await protocol.received(6)
+                client.stdin.write(b"R\n")
+                error = await protocol.closed
+            server.close()
+            await server.wait_closed()
+            return type(error).__name__, getattr(error, "reason", None), bytes(protocol.data)
+
+        return loop.run_until_complete(main())
+
+    assert same_as_asyncio(story).value[2] == b"hello\n"
 
 
 def test_what_was_written_before_the_peers_close_notify_arrives(run):
