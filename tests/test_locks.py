@@ -301,7 +301,7 @@ def test_bad_arguments_get_asyncios_errors(aio):
             getattr(aio, name)(loop=None)
     with pytest.raises(TypeError, match=r"Lock\.__init__\(\) takes 1 positional argument but 2 were given"):
         aio.Lock(1)
-    with pytest.raises(TypeError, match="can't be (used in 'await' expression|awaited)"):
+    with pytest.raises(TypeError, match=r"can't be (used in 'await' expression|awaited)"):
         asyncio.run(_await(aio.Lock()))
 
 
