@@ -60,6 +60,23 @@ pub(super) fn raise(py: Python<'_>, direct: &DirectSsl, operation: Operation, er
 fn make(py: Python<'_>, direct: &DirectSsl, operation: Operation, error: c_int) -> PyResult<PyErr> {
     // SAFETY: they only look at this thread's queue.
     let codes = unsafe { ((functions().ERR_peek_error)(), (functions().ERR_peek_last_error)()) };
+    // A callback of the program may have raised besides; it becomes the context.
+    let callback_exception = direct.callback_exception(py).map(|raised| raised.fetch(py));
+    let made = make_alone(py, direct, operation, error, codes)?;
+    if let Some(context) = callback_exception {
+        made.value(py).setattr("__context__", context.value(py))?;
+    }
+    Ok(made)
+}
+
+/// As [`make`], with no exception set or waiting.
+fn make_alone(
+    py: Python<'_>,
+    direct: &DirectSsl,
+    operation: Operation,
+    error: c_int,
+    codes: (c_ulong, c_ulong),
+) -> PyResult<PyErr> {
     if codes.0 == 0 && error == symbols::SSL_ERROR_ZERO_RETURN && operation == Operation::Handshake {
         // The peer said goodbye instead of hello; servers take that for another error.
         let other = unused(py, direct, false)?;
@@ -70,8 +87,6 @@ fn make(py: Python<'_>, direct: &DirectSsl, operation: Operation, error: c_int) 
         // A state, not an event: it is the same when asked for again.
         return ask(py, direct, operation, error);
     }
-    // A callback of the program may have raised besides; it becomes the context.
-    let callback_exception = direct.callback_exception(py).map(|raised| raised.fetch(py));
     let other = unused(py, direct, true)?;
     // SAFETY: two live `SSL`s that nobody uses.
     unsafe {
@@ -79,17 +94,12 @@ fn make(py: Python<'_>, direct: &DirectSsl, operation: Operation, error: c_int) 
         (functions().SSL_set_verify_result)(other.ssl.as_ptr(), verification);
     }
     other.channel.fail_with(codes);
-    let made = if operation == Operation::Shutdown {
-        // OpenSSL refuses to shut down what never was connected, with a code of its own; but that tells the line.
-        let made = ask(py, &other, Operation::Read, error)?;
-        with_line_of(py, &made, &ask(py, &other, operation, error)?)?
-    } else {
-        ask(py, &other, operation, error)?
-    };
-    if let Some(context) = callback_exception {
-        made.value(py).setattr("__context__", context.value(py))?;
+    if operation != Operation::Shutdown {
+        return ask(py, &other, operation, error);
     }
-    Ok(made)
+    // OpenSSL refuses to shut down what never was connected, with a code of its own; but that tells the line.
+    let made = ask(py, &other, Operation::Read, error)?;
+    with_line_of(py, &made, &ask(py, &other, operation, error)?)
 }
 
 /// The exception that the Python object of `direct` raises for `operation`.

@@ -58,13 +58,15 @@ unsafe impl Send for Library {}
 // SAFETY: as above.
 unsafe impl Sync for Library {}
 
-/// A callback that OpenSSL calls cannot raise; `_ssl` keeps its exception until the operation ends.
+/// A callback that OpenSSL calls cannot raise; its exception waits until the operation ends.
 #[derive(Clone, Copy)]
 enum ExceptionPlace {
     /// One word: the exception.
     Instance(usize),
     /// Three words from here on: class, value, traceback.
     Triple(usize),
+    /// Nowhere: it is left set in the thread state.
+    ThreadState,
 }
 
 /// The library, or why it cannot be used. The first call finds out.
@@ -372,6 +374,7 @@ unsafe fn take_exception(py: Python<'_>, object: &Obj, place: ExceptionPlace) ->
     // SAFETY: by the caller, the words are in the object and hold owned references or null; each is taken once.
     unsafe {
         match place {
+            ExceptionPlace::ThreadState => (!ffi::PyErr_Occurred().is_null()).then_some(Raised),
             ExceptionPlace::Instance(offset) => {
                 let word = word(object, offset);
                 if (*word).is_null() {

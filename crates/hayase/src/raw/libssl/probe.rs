@@ -100,7 +100,10 @@ fn find_library(module: &Bound<'_, PyModule>, functions: &'static Functions) -> 
         let result = (functions.SSL_do_handshake)(ssl);
         (result, (functions.SSL_get_error)(ssl, result))
     };
-    let place = exception_place(&object, &error);
+    // Whatever is in the thread state must not stay there.
+    let left = PyErr::take(py);
+    let left_there = left.is_some_and(|err| err.value(py).as_ptr() == error.as_ptr());
+    let place = if left_there { Some(ExceptionPlace::ThreadState) } else { exception_place(&object, &error) };
     if let Some(place) = place {
         // SAFETY: the words were just found to be those.
         if let Some(raised) = unsafe { super::take_exception(py, &object, place) } {
