@@ -44,8 +44,9 @@ def pytest_runtest_logreport(report: Any) -> None:
         _write({"test": report.nodeid, "outcome": outcome, "detail": str(report.longrepr or "")})
 
 
-def pytest_sessionfinish() -> None:
-    _write({"loops_made": _loops_made})
+def pytest_sessionfinish(exitstatus: int) -> None:
+    if exitstatus in (0, 1):  # the tests ran; all else is an error of the run itself
+        _write({"loops_made": _loops_made})
 
 
 def _write(record: dict[str, Any]) -> None:
