@@ -1485,12 +1485,17 @@ def test_a_name_that_does_not_resolve_is_a_gaierror(loop, run):
         run(loop.getaddrinfo("no such host.invalid", 80, flags=socket.AI_NUMERICHOST))
 
 
-def test_a_lookup_can_be_cancelled(loop, run):
+def test_a_lookup_can_be_cancelled(loop, run, monkeypatch):
+    may_end = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_keywords: may_end.wait() and [])
+
     async def main():
         task = loop.create_task(loop.getaddrinfo("localhost", 80))
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+        may_end.set()
+        await loop.shutdown_default_executor()
 
     run(main())

@@ -443,3 +443,53 @@ def test_an_interrupt_ends_the_program_as_under_plain_python(folder: Folder) -> 
             out, err = process.communicate(timeout=30)
         outcomes.append((process.returncode, out, err.splitlines()[-1]))
     assert outcomes[1] == outcomes[0] == (-signal.SIGINT, "cleaned up\n", "KeyboardInterrupt")
+
+
+EVERYTHING_WAITS = """
+if SIDE == "hayase":
+    hayase.install()
+
+async def wait(what):
+    await what()
+
+async def reading(path):
+    reader, writer = await asyncio.open_connection(*path)
+    await reader.readline()
+
+async def main():
+    server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    loop = asyncio.get_running_loop()
+    lock = asyncio.Lock()
+    await lock.acquire()
+    condition = asyncio.Condition()
+    async def conditional():
+        async with condition:
+            await condition.wait()
+    async def timed():
+        async with asyncio.timeout(99):
+            await asyncio.Event().wait()
+    kept = [near, far, server, lock]
+    kept += [asyncio.ensure_future(wait(what)) for what in (
+        lambda: asyncio.sleep(99), lock.acquire, asyncio.Queue().get, asyncio.Event().wait, conditional, timed,
+        lambda: reading(address), lambda: loop.sock_recv(near, 1), lambda: asyncio.wait_for(asyncio.Event().wait(), 99),
+        lambda: asyncio.gather(asyncio.sleep(98), asyncio.sleep(97)), lambda: asyncio.shield(asyncio.sleep(96)),
+        server.serve_forever,
+    )]
+    for _ in range(9):
+        await asyncio.sleep(0.001)
+    sys.kept = kept
+
+loop = new_event_loop()
+loop.run_until_complete(main())
+print("over")
+"""
+
+
+def test_a_program_may_end_while_everything_waits(program: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    # Coroutines that are suspended are closed while the interpreter ends, when little of it still works.
+    ended = program(EVERYTHING_WAITS)
+    assert (ended.returncode, ended.stdout) == (0, "over\n"), ended.stderr
+    assert "panicked" not in ended.stderr and "SystemError" not in ended.stderr, ended.stderr

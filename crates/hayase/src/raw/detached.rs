@@ -82,6 +82,12 @@ pub(crate) fn process_exits(py: Python<'_>) {
     });
 }
 
+/// Whether the interpreter ends, or is about to.
+#[inline]
+pub(crate) fn is_exiting() -> bool {
+    EXITING.load(Ordering::Relaxed)
+}
+
 /// A loop that is always busy would hold or want the GIL at the very moment the interpreter ends. While the process exits
 /// it spends nearly all its time here, where that is harmless; `atexit` functions that need it are still served.
 pub(crate) fn nap_if_exiting(py: Python<'_>) {

@@ -2,7 +2,7 @@
 
 use std::mem::ManuallyDrop;
 
-use pyo3::{Python, ffi};
+use pyo3::{PyErr, Python, ffi};
 
 use super::compat;
 use super::obj::Obj;
@@ -10,6 +10,13 @@ use super::{Raised, RawResult};
 
 /// Takes the exception (an instance, with its traceback) out of the thread state.
 pub(crate) fn fetch(_py: Python<'_>, _raised: Raised) -> Obj {
+    compat::take_exception().expect("an exception is set")
+}
+
+/// The instance that `err` stands for. PyO3's own way (`into_value`) lets the GIL go where the exception was not made yet,
+/// which is not for the middle of a step, and panics while the interpreter ends.
+pub(crate) fn instance(py: Python<'_>, err: PyErr) -> Obj {
+    err.restore(py);
     compat::take_exception().expect("an exception is set")
 }
 

@@ -21,7 +21,7 @@ use pyo3::prelude::*;
 use super::cell::{GilCell, ObjCell};
 use super::compat;
 use super::obj::Obj;
-use super::{RawResult, entry_infallible};
+use super::{RawResult, entry_infallible, entry_traverse};
 
 /// The Rust value of a raw type.
 pub(crate) trait Data: Sized + 'static {
@@ -294,7 +294,7 @@ pub(crate) unsafe extern "C" fn traverse<T: Data>(
     visit: ffi::visitproc,
     arg: *mut c_void,
 ) -> c_int {
-    entry_infallible(0, |_py| {
+    entry_traverse(|| {
         let mut visitor = Visitor::slot(visit, arg);
         // SAFETY: called for instances of this class.
         unsafe {
@@ -311,7 +311,7 @@ pub(crate) unsafe extern "C" fn traverse_with_base<T: Data>(
     visit: ffi::visitproc,
     arg: *mut c_void,
 ) -> c_int {
-    entry_infallible(0, |_py| {
+    entry_traverse(|| {
         // SAFETY: the class has a base with its own traverse, and `this` is an instance of both.
         unsafe {
             let class = T::class().type_ptr();

@@ -6,7 +6,7 @@ use pyo3::{PyErr, ffi};
 
 use super::call::{self, Name};
 use super::obj::Obj;
-use super::{Raised, RawResult};
+use super::{Raised, RawResult, exception};
 
 static AWAIT: Name = Name::new(c"__await__");
 static THROW: Name = Name::new(c"throw");
@@ -67,7 +67,7 @@ pub(crate) fn throw_instance(py: Python<'_>, iterator: &Obj, error: Obj) -> Resu
 }
 
 pub(crate) fn throw(py: Python<'_>, iterator: &Obj, err: PyErr) -> PyResult<Step> {
-    let value = Obj::from_bound(err.into_value(py).into_bound(py));
+    let value = exception::instance(py, err);
     match call::method(py, iterator, &THROW, &[&value]) {
         Ok(yielded) => Ok(Step::Yielded(yielded)),
         Err(raised) => {

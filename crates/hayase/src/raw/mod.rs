@@ -76,15 +76,30 @@ pub(crate) fn to_raw<T>(py: Python<'_>, result: PyResult<T>) -> RawResult<T> {
     result.map_err(|err| Raised::from_err(py, err))
 }
 
+/// The body of a slot or method. While the interpreter ends, PyO3 is told first that this thread is attached: it asks the
+/// interpreter otherwise whenever it makes an exception, and panics when that says that it is no longer initialized.
+#[inline(always)]
+fn enter<R>(body: impl FnOnce(Python<'_>) -> R) -> R {
+    if detached::is_exiting() {
+        return enter_told(body);
+    }
+    // SAFETY: the interpreter calls slots and methods with the GIL held and an attached thread state.
+    body(unsafe { Python::assume_attached() })
+}
+
+#[cold]
+fn enter_told<R>(body: impl FnOnce(Python<'_>) -> R) -> R {
+    // SAFETY: as in `enter`: the thread is attached, so attaching it once more only counts.
+    unsafe { Python::attach_unchecked(body) }
+}
+
 /// Runs the body of a slot or method that returns an object: a panic becomes a `SystemError`, never an abort.
 pub(crate) fn entry(body: impl FnOnce(Python<'_>) -> RawResult<Obj>) -> *mut ffi::PyObject {
-    // SAFETY: the interpreter calls slots and methods with the GIL held and an attached thread state.
-    let py = unsafe { Python::assume_attached() };
-    match catch_unwind(AssertUnwindSafe(|| body(py))) {
+    match catch_unwind(AssertUnwindSafe(|| enter(body))) {
         Ok(Ok(value)) => value.into_ptr(),
         Ok(Err(Raised)) => std::ptr::null_mut(),
         Err(payload) => {
-            panicked(py, payload);
+            enter(|py| panicked(py, payload));
             std::ptr::null_mut()
         }
     }
@@ -92,13 +107,11 @@ pub(crate) fn entry(body: impl FnOnce(Python<'_>) -> RawResult<Obj>) -> *mut ffi
 
 /// As [`entry`], for slots that return 0 or -1.
 pub(crate) fn entry_int(body: impl FnOnce(Python<'_>) -> RawResult<std::ffi::c_int>) -> std::ffi::c_int {
-    // SAFETY: as in `entry`.
-    let py = unsafe { Python::assume_attached() };
-    match catch_unwind(AssertUnwindSafe(|| body(py))) {
+    match catch_unwind(AssertUnwindSafe(|| enter(body))) {
         Ok(Ok(value)) => value,
         Ok(Err(Raised)) => -1,
         Err(payload) => {
-            panicked(py, payload);
+            enter(|py| panicked(py, payload));
             -1
         }
     }
@@ -106,23 +119,25 @@ pub(crate) fn entry_int(body: impl FnOnce(Python<'_>) -> RawResult<std::ffi::c_i
 
 /// As [`entry`], for `tp_hash`.
 pub(crate) fn entry_hash(body: impl FnOnce(Python<'_>) -> RawResult<isize>) -> isize {
-    // SAFETY: as in `entry`.
-    let py = unsafe { Python::assume_attached() };
-    match catch_unwind(AssertUnwindSafe(|| body(py))) {
+    match catch_unwind(AssertUnwindSafe(|| enter(body))) {
         Ok(Ok(value)) => value,
         Ok(Err(Raised)) => -1,
         Err(payload) => {
-            panicked(py, payload);
+            enter(|py| panicked(py, payload));
             -1
         }
     }
 }
 
-/// As [`entry`], for slots that cannot fail (dealloc, traverse, clear): after a panic there the default is returned.
+/// As [`entry`], for slots that cannot fail (finalize, clear, dealloc): after a panic there the default is returned.
 pub(crate) fn entry_infallible<R>(default: R, body: impl FnOnce(Python<'_>) -> R) -> R {
-    // SAFETY: as in `entry`; a traverse function does nothing with the token but visit.
-    let py = unsafe { Python::assume_attached() };
-    catch_unwind(AssertUnwindSafe(|| body(py))).unwrap_or(default)
+    catch_unwind(AssertUnwindSafe(|| enter(body))).unwrap_or(default)
+}
+
+/// As [`entry_infallible`], for `tp_traverse`, which visits and does nothing else; PyO3 is told nothing, because it would
+/// use the occasion to drop references.
+pub(crate) fn entry_traverse(body: impl FnOnce() -> std::ffi::c_int) -> std::ffi::c_int {
+    catch_unwind(AssertUnwindSafe(body)).unwrap_or(0)
 }
 
 /// Runs a body that must be cleaned up after even if it panics: the panic becomes a `SystemError`.

@@ -277,8 +277,8 @@ fn close(py: Python<'_>, this: &Ref<Operation>) -> RawResult<Obj> {
         }
         State::Done => {}
         State::Waiting | State::GivingWay | State::Running => {
-            let exit = PyGeneratorExit::new_err(()).into_value(py).into_bound(py);
-            match step(py, this, Input::Throw(Obj::from_bound(exit))) {
+            let exit = exception::instance(py, PyGeneratorExit::new_err(()));
+            match step(py, this, Input::Throw(exit)) {
                 Ok(Step::Yield(_)) => {
                     return Err(Raised::from_err(py, PyRuntimeError::new_err("coroutine ignored GeneratorExit")));
                 }

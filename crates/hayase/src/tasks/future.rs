@@ -570,7 +570,7 @@ fn without_stop_iteration(py: Python<'_>, error: Obj) -> RawResult<Obj> {
     if !exception::is_stop_iteration(py, &error) {
         return Ok(error);
     }
-    let wrapped = Obj::from_bound(PyRuntimeError::new_err(TEXT).into_value(py).into_bound(py));
+    let wrapped = exception::instance(py, PyRuntimeError::new_err(TEXT));
     exception::chain(&wrapped, &error);
     Ok(wrapped)
 }
@@ -1022,7 +1022,7 @@ fn iterator_step(py: Python<'_>, this: &Ref<IteratorData>) -> RawResult<Step> {
 /// Somebody sent into an `await` although the future is not done.
 #[cold]
 pub(super) fn not_awaited(py: Python<'_>) -> Obj {
-    Obj::from_bound(PyRuntimeError::new_err("await wasn't used with future").into_value(py).into_bound(py))
+    exception::instance(py, PyRuntimeError::new_err("await wasn't used with future"))
 }
 
 fn iterator_next(py: Python<'_>, this: &Ref<IteratorData>) -> RawResult<Option<Obj>> {

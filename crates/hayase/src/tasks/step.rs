@@ -299,8 +299,8 @@ fn throw_soon(py: Python<'_>, task: &Ref<TaskData>, text: &str, parts: &[(&Obj, 
         text.push_str(&describe(py, &[object])?[0]);
         text.push_str(after);
     }
-    let error = PyRuntimeError::new_err(text).into_value(py).into_bound(py);
-    task.throw_next.set(Some(Obj::from_bound(error)));
+    let error = exception::instance(py, PyRuntimeError::new_err(text));
+    task.throw_next.set(Some(error));
     schedule(py, task)
 }
 

@@ -218,7 +218,7 @@ impl Ref<Timeout> {
         }
         let cancelled = imports::raw(py, imports::cancelled_error(py))?;
         if exception::matches(py, error, cancelled.as_ptr()) {
-            let timeout = Obj::from_bound(PyTimeoutError::new_err(()).into_value(py).into_bound(py));
+            let timeout = exception::instance(py, PyTimeoutError::new_err(()));
             exception::chain(&timeout, error);
             return Err(exception::restore(py, timeout));
         }
@@ -245,7 +245,7 @@ fn put_into_context(py: Python<'_>, error: &Obj, cancelled: &Obj) -> RawResult<(
             return Ok(());
         }
         if exception::matches(py, &context, cancelled.as_ptr()) {
-            let timeout = Obj::from_bound(PyTimeoutError::new_err(()).into_value(py).into_bound(py));
+            let timeout = exception::instance(py, PyTimeoutError::new_err(()));
             exception::chain(&timeout, &context);
             return call::setattr(py, &error, &CONTEXT, &timeout);
         }

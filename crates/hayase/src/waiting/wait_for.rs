@@ -71,7 +71,7 @@ fn resume(py: Python<'_>, this: &Ref<Operation>, outcome: Outcome) -> RawResult<
             if !exception::matches(py, &error, cancelled.as_ptr()) {
                 return Err(exception::restore(py, error));
             }
-            let timeout = Obj::from_bound(PyTimeoutError::new_err(()).into_value(py).into_bound(py));
+            let timeout = exception::instance(py, PyTimeoutError::new_err(()));
             exception::chain(&timeout, &error);
             Err(exception::restore(py, timeout))
         }
