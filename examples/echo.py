@@ -27,6 +27,9 @@ async def main() -> None:
     async with server:
         port = server.sockets[0].getsockname()[1]
         answers = await asyncio.gather(*(client(port, f"client {number}") for number in range(5)))
+        # The server's side of each connection ends by itself, a moment after the client's.
+        while len(asyncio.all_tasks()) > 1:
+            await asyncio.sleep(0.001)
     print("\n".join(answers))
 
 

@@ -58,18 +58,28 @@ def started_server(loop):
 # Several addresses ---------------------------------------------------------------------------------------------------
 
 
+def all_errors_keyword(all_errors):
+    """The keyword, which came with 3.12."""
+    return {"all_errors": True} if all_errors else {}
+
+
+def errors_told():
+    since = pytest.mark.skipif(sys.version_info < (3, 12), reason="all_errors came with 3.12")
+    return pytest.mark.parametrize("all_errors", [False, pytest.param(True, marks=since)])
+
+
 def delays():
     return pytest.mark.parametrize("delay", [None, 0.001], ids=["in turn", "raced"])
 
 
 @delays()
-@pytest.mark.parametrize("all_errors", [False, True])
+@errors_told()
 def test_different_errors_of_several_addresses_are_told_together(same_as_asyncio, delay, all_errors):
     ports = [refused_port(), refused_port()]
 
     def story(loop):
         answer_lookups(loop, [(*TCP, ("127.0.0.1", port)) for port in ports])
-        return failure_of(loop, all_errors=all_errors, happy_eyeballs_delay=delay)
+        return failure_of(loop, happy_eyeballs_delay=delay, **all_errors_keyword(all_errors))
 
     name, _, what = same_as_asyncio(story).value
     assert name == "ExceptionGroup" if all_errors else what.startswith("Multiple exceptions: [Errno 111]")
@@ -86,6 +96,7 @@ def test_one_error_of_several_addresses_is_raised_as_it_is(same_as_asyncio, dela
     assert same_as_asyncio(story).value[:2] == ("ConnectionRefusedError", errno.ECONNREFUSED)
 
 
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="all_errors came with 3.12")
 def test_a_socket_that_cannot_be_made_is_one_of_the_errors(loop):
     port = refused_port()
     answer_lookups(loop, [(*NO_SUCH_FAMILY, ("127.0.0.1", 80)), (*TCP, ("127.0.0.1", port))])
@@ -150,12 +161,12 @@ def taken():
         yield listener.getsockname()
 
 
-@pytest.mark.parametrize("all_errors", [False, True])
+@errors_told()
 def test_each_local_address_that_cannot_be_bound_is_named(same_as_asyncio, taken, all_errors):
     def story(loop):
         foreign = ("192.0.2.1", 0)  # reserved for documentation: no machine has it
         answer_lookups(loop, [(*TCP, taken)], local=[(*TCP, taken), (*TCP, foreign)])
-        return failure_of(loop, local_addr=("local", 0), all_errors=all_errors)
+        return failure_of(loop, local_addr=("local", 0), **all_errors_keyword(all_errors))
 
     same_as_asyncio(story)
 
@@ -235,7 +246,7 @@ def test_connections_are_made_by_a_replaced_sock_connect(with_sock_connect, loop
 
 
 @delays()
-@pytest.mark.parametrize("all_errors", [False, True])
+@errors_told()
 def test_errors_of_a_replaced_sock_connect_are_those_of_the_connection(with_sock_connect, delay, all_errors):
     sockets = []
 
@@ -245,7 +256,7 @@ def test_errors_of_a_replaced_sock_connect_are_those_of_the_connection(with_sock
 
     loop = with_sock_connect(sock_connect)
     answer_lookups(loop, [(*TCP, ("127.0.0.1", 80)), (*TCP, ("127.0.0.2", 80))])
-    error = failure_of(loop, happy_eyeballs_delay=delay, all_errors=all_errors)
+    error = failure_of(loop, happy_eyeballs_delay=delay, **all_errors_keyword(all_errors))
     texts = ["no way to 127.0.0.1", "no way to 127.0.0.2"]
     if all_errors:
         expected = ("ExceptionGroup", "create_connection failed", [("OSError", None, text) for text in texts])

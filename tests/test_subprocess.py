@@ -1025,6 +1025,7 @@ def test_hayases_processes_have_hayases_streams(run):
         process = await hayase.create_subprocess_exec("cat", stdin=PIPE, stdout=PIPE)
         assert type(process.stdin) is hayase.StreamWriter
         assert type(process.stdout) is hayase.StreamReader
-        await process.communicate()
+        # Without an input, 3.11 would leave stdin open and `cat` waiting.
+        await process.communicate(b"")
 
     run(main())
