@@ -96,7 +96,7 @@ impl Loop {
 
     /// The function that makes tasks, or None.
     fn get_task_factory(&self, py: Python<'_>) -> Py<PyAny> {
-        to_python(py, self.task_factory.get())
+        Obj::or_none(py, self.task_factory.get())
     }
 
     /// factory(loop, coro, **kwargs) makes the tasks of create_task(); None: the loop's own.
@@ -181,7 +181,7 @@ impl Loop {
             all_errors,
         };
         let py = slf.py();
-        connect::create_connection(py, Loop::runtime_ref(slf), arguments).map(|made| to_python(py, Some(made)))
+        connect::create_connection(py, Loop::runtime_ref(slf), arguments).map(|made| Obj::or_none(py, Some(made)))
     }
 
     /// Make a transport and a protocol for a connection that the program accepted itself.
@@ -202,7 +202,7 @@ impl Loop {
             ssl_shutdown_timeout: ssl_shutdown_timeout.map(Obj::from_any),
         };
         let py = slf.py();
-        connect::connect_accepted_socket(py, Loop::runtime_ref(slf), arguments).map(|made| to_python(py, Some(made)))
+        connect::connect_accepted_socket(py, Loop::runtime_ref(slf), arguments).map(|made| Obj::or_none(py, Some(made)))
     }
 
     /// Put TLS over a connection: gives the transport to use from now on.
@@ -231,7 +231,7 @@ impl Loop {
             },
         };
         let py = slf.py();
-        start_tls::start_tls(py, Loop::runtime_ref(slf), arguments).map(|made| to_python(py, Some(made)))
+        start_tls::start_tls(py, Loop::runtime_ref(slf), arguments).map(|made| Obj::or_none(py, Some(made)))
     }
 
     /// The layer alone, as asyncio's own tests make it: they bring the transport below, often a mock.
@@ -301,7 +301,7 @@ impl Loop {
             start_serving,
         };
         let py = slf.py();
-        serve::create_server(py, Loop::runtime_ref(slf), arguments).map(|made| to_python(py, Some(made)))
+        serve::create_server(py, Loop::runtime_ref(slf), arguments).map(|made| Obj::or_none(py, Some(made)))
     }
 
     /// Connect to a Unix socket by its path or abstract name (or take a connected sock): gives (transport, protocol).
@@ -328,7 +328,7 @@ impl Loop {
             ssl_shutdown_timeout: ssl_shutdown_timeout.map(Obj::from_any),
         };
         let py = slf.py();
-        unix::create_connection(py, Loop::runtime_ref(slf), arguments).map(|made| to_python(py, Some(made)))
+        unix::create_connection(py, Loop::runtime_ref(slf), arguments).map(|made| Obj::or_none(py, Some(made)))
     }
 
     /// Listen on a Unix socket (a path, an abstract name, or a bound sock): gives a Server.
@@ -361,7 +361,7 @@ impl Loop {
             cleanup_socket: cleanup_socket.map(|value| value.is_truthy()).transpose()?,
         };
         let py = slf.py();
-        unix::create_server(py, Loop::runtime_ref(slf), arguments).map(|made| to_python(py, Some(made)))
+        unix::create_server(py, Loop::runtime_ref(slf), arguments).map(|made| Obj::or_none(py, Some(made)))
     }
 
     /// A socket for datagrams: gives (transport, protocol).
@@ -393,7 +393,7 @@ impl Loop {
             allow_broadcast: allow_broadcast.map(Obj::from_any),
             sock: sock.map(Obj::from_any),
         };
-        datagram::create_endpoint(py, Loop::runtime_ref(slf), arguments).map(|made| to_python(py, Some(made)))
+        datagram::create_endpoint(py, Loop::runtime_ref(slf), arguments).map(|made| Obj::or_none(py, Some(made)))
     }
 
     // Pipes and children
@@ -404,7 +404,7 @@ impl Loop {
         protocol_factory: &Bound<'_, PyAny>,
         pipe: &Bound<'_, PyAny>,
     ) -> PyResult<Py<PyAny>> {
-        pipes::connect(slf, Direction::Read, protocol_factory, pipe).map(|made| to_python(slf.py(), Some(made)))
+        pipes::connect(slf, Direction::Read, protocol_factory, pipe).map(|made| Obj::or_none(slf.py(), Some(made)))
     }
 
     /// Write to a pipe, a socket or a character device: gives (transport, protocol).
@@ -413,7 +413,7 @@ impl Loop {
         protocol_factory: &Bound<'_, PyAny>,
         pipe: &Bound<'_, PyAny>,
     ) -> PyResult<Py<PyAny>> {
-        pipes::connect(slf, Direction::Write, protocol_factory, pipe).map(|made| to_python(slf.py(), Some(made)))
+        pipes::connect(slf, Direction::Write, protocol_factory, pipe).map(|made| Obj::or_none(slf.py(), Some(made)))
     }
 
     /// Call callback(returncode) when the child has ended; None: somebody else has collected it. OSError without pidfds.
@@ -425,22 +425,22 @@ impl Loop {
 
     /// Connect a non-blocking socket.
     fn sock_connect(slf: &Bound<'_, Self>, sock: &Bound<'_, PyAny>, address: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        sockets::connect(slf, sock, address).map(|made| to_python(slf.py(), Some(made)))
+        sockets::connect(slf, sock, address).map(|made| Obj::or_none(slf.py(), Some(made)))
     }
 
     /// Accept a connection: gives (sock, address).
     fn sock_accept(slf: &Bound<'_, Self>, sock: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        sockets::accept(slf, sock).map(|made| to_python(slf.py(), Some(made)))
+        sockets::accept(slf, sock).map(|made| Obj::or_none(slf.py(), Some(made)))
     }
 
     /// Receive up to n bytes.
     fn sock_recv(slf: &Bound<'_, Self>, sock: &Bound<'_, PyAny>, n: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        sockets::receive(slf, sock, n).map(|made| to_python(slf.py(), Some(made)))
+        sockets::receive(slf, sock, n).map(|made| Obj::or_none(slf.py(), Some(made)))
     }
 
     /// Receive into a buffer; gives the number of bytes.
     fn sock_recv_into(slf: &Bound<'_, Self>, sock: &Bound<'_, PyAny>, buf: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        sockets::receive_into(slf, sock, buf).map(|made| to_python(slf.py(), Some(made)))
+        sockets::receive_into(slf, sock, buf).map(|made| Obj::or_none(slf.py(), Some(made)))
     }
 
     /// Receive a datagram of up to bufsize bytes: gives (data, address).
@@ -449,7 +449,7 @@ impl Loop {
         sock: &Bound<'_, PyAny>,
         bufsize: &Bound<'_, PyAny>,
     ) -> PyResult<Py<PyAny>> {
-        sockets::receive_from(slf, sock, bufsize).map(|made| to_python(slf.py(), Some(made)))
+        sockets::receive_from(slf, sock, bufsize).map(|made| Obj::or_none(slf.py(), Some(made)))
     }
 
     /// Receive a datagram into a buffer: gives (number of bytes, address).
@@ -460,12 +460,12 @@ impl Loop {
         buf: &Bound<'_, PyAny>,
         nbytes: Given<'_, '_>,
     ) -> PyResult<Py<PyAny>> {
-        sockets::receive_from_into(slf, sock, buf, nbytes).map(|made| to_python(slf.py(), Some(made)))
+        sockets::receive_from_into(slf, sock, buf, nbytes).map(|made| Obj::or_none(slf.py(), Some(made)))
     }
 
     /// Send all of data.
     fn sock_sendall(slf: &Bound<'_, Self>, sock: &Bound<'_, PyAny>, data: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        sockets::send_all(slf, sock, data).map(|made| to_python(slf.py(), Some(made)))
+        sockets::send_all(slf, sock, data).map(|made| Obj::or_none(slf.py(), Some(made)))
     }
 
     /// The part of sock_sendfile() that the kernel does.
@@ -476,7 +476,7 @@ impl Loop {
         offset: u64,
         count: Option<usize>,
     ) -> PyResult<Py<PyAny>> {
-        sockets::send_file(slf, sock, file, offset, count).map(|made| to_python(slf.py(), Some(made)))
+        sockets::send_file(slf, sock, file, offset, count).map(|made| Obj::or_none(slf.py(), Some(made)))
     }
 
     /// Send a datagram to an address; gives the number of bytes.
@@ -486,7 +486,7 @@ impl Loop {
         data: &Bound<'_, PyAny>,
         address: &Bound<'_, PyAny>,
     ) -> PyResult<Py<PyAny>> {
-        sockets::send_to(slf, sock, data, address).map(|made| to_python(slf.py(), Some(made)))
+        sockets::send_to(slf, sock, data, address).map(|made| Obj::or_none(slf.py(), Some(made)))
     }
 
     /// The addresses of a host and port, as socket.getaddrinfo() gives them.
@@ -509,7 +509,7 @@ impl Loop {
             flags,
         };
         let py = slf.py();
-        resolve::getaddrinfo(py, Loop::runtime_ref(slf), question).map(|made| to_python(py, Some(made)))
+        resolve::getaddrinfo(py, Loop::runtime_ref(slf), question).map(|made| Obj::or_none(py, Some(made)))
     }
 
     /// Host and service of an address, as socket.getnameinfo() gives them.
@@ -517,7 +517,7 @@ impl Loop {
     fn getnameinfo(slf: &Bound<'_, Self>, sockaddr: &Bound<'_, PyAny>, flags: i32) -> PyResult<Py<PyAny>> {
         let py = slf.py();
         resolve::getnameinfo(py, Loop::runtime_ref(slf), Obj::from_any(sockaddr), flags)
-            .map(|made| to_python(py, Some(made)))
+            .map(|made| Obj::or_none(py, Some(made)))
     }
 
     // Readers, writers, signals
@@ -574,7 +574,7 @@ impl Loop {
 
     /// The handler set by set_exception_handler(), or None.
     fn get_exception_handler(&self, py: Python<'_>) -> Py<PyAny> {
-        to_python(py, self.exception_handler.get())
+        Obj::or_none(py, self.exception_handler.get())
     }
 
     /// handler(loop, context) gets what callbacks and tasks left unhandled; None: the default, which logs.
@@ -648,17 +648,17 @@ impl Loop {
 
     #[getter]
     fn _default_executor(&self, py: Python<'_>) -> Py<PyAny> {
-        to_python(py, self.default_executor.get())
+        Obj::or_none(py, self.default_executor.get())
     }
 
     #[getter]
     fn _exception_handler(&self, py: Python<'_>) -> Py<PyAny> {
-        to_python(py, self.exception_handler.get())
+        Obj::or_none(py, self.exception_handler.get())
     }
 
     #[getter]
     fn _task_factory(&self, py: Python<'_>) -> Py<PyAny> {
-        to_python(py, self.task_factory.get())
+        Obj::or_none(py, self.task_factory.get())
     }
 
     #[getter]
@@ -709,10 +709,6 @@ impl Loop {
             None => Ok(SLOW_CALLBACK_SECONDS),
         }
     }
-}
-
-fn to_python(py: Python<'_>, value: Option<Obj>) -> Py<PyAny> {
-    value.map_or_else(|| py.None(), |value| value.into_bound(py).unbind())
 }
 
 /// `PYTHONASYNCIODEBUG`, or `-X dev`.

@@ -180,6 +180,23 @@ impl<'a> Args<'a> {
         Err(self.missing(py, names))
     }
 
+    /// The one argument of a method such as `write(data)`, by position or by name.
+    #[inline]
+    pub(crate) fn only(&self, py: Python<'_>, keyword: &'static Name, name: &str) -> RawResult<Obj> {
+        match (self.get(0), self.len(), self.keyword_count()) {
+            (Some(value), 1, 0) => Ok(value),
+            (None, _, 1) => {
+                let [value] = self.keywords(py, [keyword])?;
+                Ok(value.unwrap_or_else(|| Obj::none(py)))
+            }
+            (None, ..) => Err(self.missing(py, &[name])),
+            (Some(_), count, _) => {
+                let text = format!("{}() takes 2 positional arguments but {} were given", self.function, count + 1);
+                Err(type_error(py, text))
+            }
+        }
+    }
+
     #[cold]
     fn missing(&self, py: Python<'_>, names: &[&str]) -> Raised {
         missing_error(py, self.function, &names[self.positional..])

@@ -66,6 +66,12 @@ impl Obj {
         unsafe { Obj::from_borrowed(ffi::Py_None()) }
     }
 
+    /// A value for Python: the object, or None.
+    #[inline]
+    pub(crate) fn or_none(py: Python<'_>, value: Option<Obj>) -> Py<PyAny> {
+        value.map_or_else(|| py.None(), |value| value.into_bound(py).unbind())
+    }
+
     #[inline]
     pub(crate) fn bool(_py: Python<'_>, value: bool) -> Obj {
         // SAFETY: True and False are always alive.

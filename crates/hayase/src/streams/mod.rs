@@ -9,7 +9,6 @@
 //! - Data that waits already is returned without a future, a frame or a turn of the loop.
 //! - Python code runs, and references are dropped, only while no cell is open.
 
-mod attributes;
 mod draining;
 mod protocol;
 mod reader;

@@ -13,7 +13,6 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyModule, PyTuple};
 
-use super::attributes::{is_native_method, to_python};
 use super::reader::{self, StreamReader};
 use super::writer;
 use crate::interop::{imports, log};
@@ -134,26 +133,8 @@ impl StreamReaderProtocol {
             return Ok(());
         };
         for waiter in waiters.borrow(py).try_iter()? {
-            let waiter = waiter?;
-            if !waiter.call_method0("done")?.is_truthy()? {
-                match error {
-                    None => waiter.call_method1("set_result", (py.None(),))?,
-                    Some(error) => waiter.call_method1("set_exception", (error.borrow(py),))?,
-                };
-            }
+            to_py(py, settle(py, &Obj::from_bound(waiter?), error))?;
         }
-        Ok(())
-    }
-
-    fn end_closed(&self, py: Python<'_>, closed: &Obj, error: Option<&Obj>) -> PyResult<()> {
-        let closed = closed.borrow(py);
-        if closed.call_method0("done")?.is_truthy()? {
-            return Ok(());
-        }
-        match error {
-            None => closed.call_method1("set_result", (py.None(),))?,
-            Some(error) => closed.call_method1("set_exception", (error.borrow(py),))?,
-        };
         Ok(())
     }
 
@@ -311,7 +292,7 @@ impl StreamReaderProtocol {
         }
         self.lost_error.set(error.clone());
         if let Some(closed) = self.closed.get() {
-            self.end_closed(py, &closed, error.as_ref())?;
+            to_py(py, settle(py, &closed, error.as_ref()))?;
         }
         self.connection_lost.set(true);
         if self.paused.get() {
@@ -351,7 +332,7 @@ impl StreamReaderProtocol {
         let closed = to_py(py, wait::create_future(py, &self.event_loop))?;
         self.closed.set(Some(closed.clone()));
         if self.connection_lost.get() {
-            self.end_closed(py, &closed, self.lost_error.get().as_ref())?;
+            to_py(py, settle(py, &closed, self.lost_error.get().as_ref()))?;
         }
         Ok(closed.into_bound(py).unbind())
     }
@@ -377,7 +358,7 @@ impl StreamReaderProtocol {
 
     #[getter]
     fn _loop(&self, py: Python<'_>) -> Py<PyAny> {
-        to_python(py, self.event_loop.object())
+        Obj::or_none(py, self.event_loop.object())
     }
 
     #[setter(_loop)]
@@ -387,7 +368,7 @@ impl StreamReaderProtocol {
 
     #[getter]
     fn _stream_reader_wr(&self, py: Python<'_>) -> Py<PyAny> {
-        to_python(py, self.reader.get())
+        Obj::or_none(py, self.reader.get())
     }
 
     #[setter(_stream_reader_wr)]
@@ -398,12 +379,12 @@ impl StreamReaderProtocol {
 
     #[getter]
     fn _stream_reader(&self, py: Python<'_>) -> Py<PyAny> {
-        to_python(py, self.live_reader(py))
+        Obj::or_none(py, self.live_reader(py))
     }
 
     #[getter]
     fn _strong_reader(&self, py: Python<'_>) -> Py<PyAny> {
-        to_python(py, self.strong_reader.get())
+        Obj::or_none(py, self.strong_reader.get())
     }
 
     #[setter(_strong_reader)]
@@ -413,7 +394,7 @@ impl StreamReaderProtocol {
 
     #[getter]
     fn _client_connected_cb(&self, py: Python<'_>) -> Py<PyAny> {
-        to_python(py, self.client_connected.get())
+        Obj::or_none(py, self.client_connected.get())
     }
 
     #[setter(_client_connected_cb)]
@@ -423,7 +404,7 @@ impl StreamReaderProtocol {
 
     #[getter]
     fn _task(&self, py: Python<'_>) -> Py<PyAny> {
-        to_python(py, self.task.get())
+        Obj::or_none(py, self.task.get())
     }
 
     #[setter(_task)]
@@ -433,7 +414,7 @@ impl StreamReaderProtocol {
 
     #[getter]
     fn _transport(&self, py: Python<'_>) -> Py<PyAny> {
-        to_python(py, self.transport.get())
+        Obj::or_none(py, self.transport.get())
     }
 
     #[setter(_transport)]
@@ -487,7 +468,7 @@ impl StreamReaderProtocol {
             let deque = py.import("collections")?.getattr("deque")?.call0()?;
             self.drain_waiters.set(Some(Obj::from_bound(deque)));
         }
-        Ok(to_python(py, self.drain_waiters.get()))
+        Ok(Obj::or_none(py, self.drain_waiters.get()))
     }
 
     #[setter(_drain_waiters)]
@@ -508,10 +489,21 @@ impl StreamReaderProtocol {
     }
 }
 
+/// Makes a future done, unless it is: with None, or with an error.
+fn settle(py: Python<'_>, future: &Obj, error: Option<&Obj>) -> RawResult<()> {
+    if wait::is_done(py, future)? {
+        return Ok(());
+    }
+    match error {
+        None => wait::set_result(py, future, Obj::none(py)),
+        Some(error) => wait::set_exception(py, future, error),
+    }
+}
+
 /// How transports feed it.
 static RECEIVER: Native = Native {
     recognises: |protocol| {
-        protocol.is_instance_of::<StreamReaderProtocol>() && is_native_method(protocol, "data_received")
+        protocol.is_instance_of::<StreamReaderProtocol>() && receiver::is_native_method(protocol, "data_received")
     },
     data_received: |py, protocol, data| {
         let protocol = protocol.borrow(py);

@@ -12,7 +12,6 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyDict, PyInt, PyModule, PyTuple};
 
-use super::attributes::{is_native_method, to_python};
 use super::reading::{READ, READ_EVERYTHING, READ_EXACTLY, READ_LINE, READ_UNTIL};
 use crate::interop::imports;
 use crate::raw::bytes::{self, Bytes};
@@ -27,6 +26,7 @@ use crate::runtime::operation::{self, Operation};
 use crate::tasks::future;
 use crate::tasks::scheduler::LoopRef;
 use crate::tasks::wait;
+use crate::transports::receiver;
 
 static PAUSE_READING: Name = Name::new(c"pause_reading");
 static RESUME_READING: Name = Name::new(c"resume_reading");
@@ -424,7 +424,7 @@ impl StreamReader {
     /// The exception that readings raise, or None.
     #[pyo3(name = "exception")]
     fn exception_called(&self, py: Python<'_>) -> Py<PyAny> {
-        to_python(py, self.exception.get())
+        Obj::or_none(py, self.exception.get())
     }
 
     /// Makes the reading that waits, and all later ones, raise an exception.
@@ -444,7 +444,7 @@ impl StreamReader {
 
     #[getter]
     fn _loop(&self, py: Python<'_>) -> Py<PyAny> {
-        to_python(py, self.event_loop.object())
+        Obj::or_none(py, self.event_loop.object())
     }
 
     #[setter(_loop)]
@@ -500,7 +500,7 @@ impl StreamReader {
 
     #[getter]
     fn _waiter(&self, py: Python<'_>) -> Py<PyAny> {
-        to_python(py, self.waiter.get())
+        Obj::or_none(py, self.waiter.get())
     }
 
     #[setter(_waiter)]
@@ -510,7 +510,7 @@ impl StreamReader {
 
     #[getter]
     fn _exception(&self, py: Python<'_>) -> Py<PyAny> {
-        to_python(py, self.exception.get())
+        Obj::or_none(py, self.exception.get())
     }
 
     #[setter(_exception)]
@@ -520,7 +520,7 @@ impl StreamReader {
 
     #[getter]
     fn _transport(&self, py: Python<'_>) -> Py<PyAny> {
-        to_python(py, self.transport.get())
+        Obj::or_none(py, self.transport.get())
     }
 
     #[setter(_transport)]
@@ -629,7 +629,7 @@ fn at_most(py: Python<'_>, args: &Args<'_>, most: usize) -> RawResult<()> {
 
 /// Whether what arrives may go into the buffer directly.
 pub(super) fn feeds_natively(reader: &Bound<'_, PyAny>) -> bool {
-    reader.is_instance_of::<StreamReader>() && is_native_method(reader, "feed_data")
+    reader.is_instance_of::<StreamReader>() && receiver::is_native_method(reader, "feed_data")
 }
 
 pub(super) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

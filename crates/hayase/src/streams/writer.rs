@@ -8,7 +8,6 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyModule, PyTuple};
 
-use super::attributes::to_python;
 use super::draining;
 use crate::raw::call::{self, Name};
 use crate::raw::cell::ObjCell;
@@ -121,7 +120,7 @@ impl StreamWriter {
     /// The transport beneath.
     #[getter(transport)]
     fn public_transport(&self, py: Python<'_>) -> Py<PyAny> {
-        to_python(py, self.transport.get())
+        Obj::or_none(py, self.transport.get())
     }
 
     /// Send all items, as one.
@@ -189,7 +188,7 @@ impl StreamWriter {
 
     #[getter]
     fn _transport(&self, py: Python<'_>) -> Py<PyAny> {
-        to_python(py, self.transport.get())
+        Obj::or_none(py, self.transport.get())
     }
 
     #[setter(_transport)]
@@ -199,7 +198,7 @@ impl StreamWriter {
 
     #[getter]
     fn _protocol(&self, py: Python<'_>) -> Py<PyAny> {
-        to_python(py, self.protocol.get())
+        Obj::or_none(py, self.protocol.get())
     }
 
     #[setter(_protocol)]
@@ -209,7 +208,7 @@ impl StreamWriter {
 
     #[getter]
     fn _reader(&self, py: Python<'_>) -> Py<PyAny> {
-        to_python(py, self.reader.get())
+        Obj::or_none(py, self.reader.get())
     }
 
     #[setter(_reader)]
@@ -219,7 +218,7 @@ impl StreamWriter {
 
     #[getter]
     fn _loop(&self, py: Python<'_>) -> Py<PyAny> {
-        to_python(py, self.event_loop.get())
+        Obj::or_none(py, self.event_loop.get())
     }
 
     #[setter(_loop)]
@@ -235,7 +234,7 @@ impl StreamWriter {
             to_py(py, wait::set_result(py, &complete, Obj::none(py)))?;
             self.complete.set(Some(complete));
         }
-        Ok(to_python(py, self.complete.get()))
+        Ok(Obj::or_none(py, self.complete.get()))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -256,21 +255,7 @@ impl FastMethod<StreamWriter> for Write {
 
     fn call(py: Python<'_>, _: &Obj, writer: &StreamWriter, args: &Args<'_>) -> RawResult<Obj> {
         static DATA: Name = Name::new(c"data");
-        let data = match (args.get(0), args.len(), args.keyword_count()) {
-            (Some(data), 1, 0) => data,
-            (None, _, 1) => {
-                let [data] = args.keywords(py, [&DATA])?;
-                data.unwrap_or_else(|| Obj::none(py))
-            }
-            (None, ..) => {
-                args.require(py, &["data"])?;
-                Obj::none(py)
-            }
-            (Some(_), count, _) => {
-                let text = format!("StreamWriter.write() takes 2 positional arguments but {} were given", count + 1);
-                return Err(fastcall::type_error(py, text));
-            }
-        };
+        let data = args.named("StreamWriter.write").only(py, &DATA, "data")?;
         transports::write(py, &writer.transport(py), data)?;
         Ok(Obj::none(py))
     }

@@ -7,6 +7,7 @@
 use std::sync::OnceLock;
 
 use pyo3::prelude::*;
+use pyo3::types::PyCFunction;
 
 use super::tls;
 use crate::interop::imports;
@@ -49,4 +50,10 @@ impl Receiver {
         let buffered = protocol.is_instance(imports::buffered_protocol_class(protocol.py())?)?;
         Ok(if buffered { Receiver::Buffered } else { Receiver::Protocol })
     }
+}
+
+/// Whether a method of an object of ours is the extension's, replaced neither by a subclass nor on the instance. (Asked
+/// so, and not through `__dict__`, which would be made by the question.)
+pub(crate) fn is_native_method(object: &Bound<'_, PyAny>, name: &str) -> bool {
+    object.getattr(name).is_ok_and(|method| method.is_instance_of::<PyCFunction>())
 }

@@ -12,7 +12,7 @@
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use driver::{FlowControl, Interest, Token, WriteQueue};
-use pyo3::exceptions::{PyConnectionError, PyOSError, PyResourceWarning, PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyConnectionError, PyOSError, PyResourceWarning, PyRuntimeError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
@@ -21,7 +21,7 @@ use super::address;
 use super::datagram::DatagramTransport;
 use super::receiver::Receiver;
 use super::server::Server;
-use super::{CONNECTION_LOST, CONNECTION_MADE, waiter, write};
+use super::{CONNECTION_LOST, CONNECTION_MADE, marks, waiter, write};
 use crate::interop::{errors, imports, log};
 use crate::raw::bytes::Bytes;
 use crate::raw::call::{self, Name};
@@ -598,7 +598,7 @@ impl StreamTransport {
 
     /// The current protocol.
     fn get_protocol(&self, py: Python<'_>) -> Py<PyAny> {
-        to_python(py, self.protocol.get())
+        Obj::or_none(py, self.protocol.get())
     }
 
     /// Send what is buffered, then close; connection_lost(None) is called in the end.
@@ -644,7 +644,7 @@ impl StreamTransport {
         low: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         let py = slf.py();
-        set_limits(&slf.get().flow, py, high, low)?;
+        marks::set(&slf.get().flow, py, high, low)?;
         crate::raw::to_py(py, write::pause_if_above(slf))
     }
 
@@ -702,7 +702,7 @@ impl StreamTransport {
 
     #[getter]
     fn _protocol(&self, py: Python<'_>) -> Py<PyAny> {
-        to_python(py, self.protocol.get())
+        Obj::or_none(py, self.protocol.get())
     }
 
     #[getter]
@@ -725,7 +725,7 @@ impl StreamTransport {
 
     #[getter]
     fn _server(&self, py: Python<'_>) -> Py<PyAny> {
-        to_python(py, self.server.get())
+        Obj::or_none(py, self.server.get())
     }
 
     #[getter]
@@ -890,69 +890,6 @@ impl Drop for StreamTransport {
     }
 }
 
-pub(super) fn to_python(py: Python<'_>, value: Option<Obj>) -> Py<PyAny> {
-    value.map_or_else(|| py.None(), |value| value.into_bound(py).unbind())
-}
-
-/// `set_write_buffer_limits(high, low)` but for the pausing.
-pub(super) fn set_limits(
-    flow: &GilCell<FlowControl>,
-    py: Python<'_>,
-    high: Option<&Bound<'_, PyAny>>,
-    low: Option<&Bound<'_, PyAny>>,
-) -> PyResult<()> {
-    let (high_mark, low_mark) = (mark(high)?, mark(low)?);
-    if let (Err(()), _) | (_, Err(())) = (high_mark, low_mark) {
-        return Err(limits_error(high, low));
-    }
-    let (high_mark, low_mark) = (high_mark.ok().flatten(), low_mark.ok().flatten());
-    flow.with(py, |flow| flow.set_limits(high_mark, low_mark)).map_err(|error| PyValueError::new_err(error.to_string()))
-}
-
-/// A mark as bytes; `Err` for a negative one.
-pub(super) fn mark(value: Option<&Bound<'_, PyAny>>) -> PyResult<Result<Option<usize>, ()>> {
-    match value {
-        None => Ok(Ok(None)),
-        Some(value) if value.is_none() => Ok(Ok(None)),
-        Some(value) if value.lt(0)? => Ok(Err(())),
-        // More than memory can hold is as good as unlimited.
-        Some(value) => Ok(Ok(Some(value.extract().unwrap_or(usize::MAX)))),
-    }
-}
-
-/// asyncio fills in the missing mark before it complains.
-pub(super) fn limits_error(high: Option<&Bound<'_, PyAny>>, low: Option<&Bound<'_, PyAny>>) -> PyErr {
-    let number = |value: Option<&Bound<'_, PyAny>>| value.and_then(|value| value.extract::<i128>().ok());
-    let (high, low) = match (number(high), number(low)) {
-        (Some(high), Some(low)) => (high, low),
-        (Some(high), None) => (high, high.div_euclid(4)),
-        (None, Some(low)) => (low.saturating_mul(4), low),
-        (None, None) => (0, 0),
-    };
-    PyValueError::new_err(format!("high ({high}) must be >= low ({low}) must be >= 0"))
-}
-
-/// The one argument of `write(data)`.
-#[inline]
-pub(super) fn data_argument(py: Python<'_>, args: &fastcall::Args<'_>) -> RawResult<Obj> {
-    static DATA: Name = Name::new(c"data");
-    match (args.get(0), args.len(), args.keyword_count()) {
-        (Some(data), 1, 0) => Ok(data),
-        (None, _, 1) => {
-            let [data] = args.keywords(py, [&DATA])?;
-            Ok(data.unwrap_or_else(|| Obj::none(py)))
-        }
-        (None, ..) => {
-            args.require(py, &["data"])?;
-            Ok(Obj::none(py))
-        }
-        (Some(_), count, _) => {
-            let text = format!("write() takes 2 positional arguments but {} were given", count + 1);
-            Err(fastcall::type_error(py, text))
-        }
-    }
-}
-
 /// `transport.write(data)`, the one method that runs per packet.
 struct Write;
 
@@ -962,7 +899,8 @@ impl fastcall::FastMethod<StreamTransport> for Write {
         c"write($self, data)\n--\n\nSend data; never blocks. What the kernel does not take is buffered.";
 
     fn call(py: Python<'_>, this: &Obj, _: &StreamTransport, args: &fastcall::Args<'_>) -> RawResult<Obj> {
-        let data = data_argument(py, args)?;
+        static DATA: Name = Name::new(c"data");
+        let data = args.only(py, &DATA, "data")?;
         let this = this.borrow(py);
         let this = this.cast::<StreamTransport>().expect("checked by the method descriptor");
         write::write(&this, data)?;

@@ -14,10 +14,9 @@ use crate::raw::obj::Obj;
 use crate::raw::{RawResult, to_py};
 use crate::runtime::RuntimeRef;
 use crate::runtime::slots::SlotKind;
+use crate::tasks::wait;
 
 static CREATE_FUTURE: Name = Name::new(c"create_future");
-static DONE: Name = Name::new(c"done");
-static SET_RESULT: Name = Name::new(c"set_result");
 
 /// What the slot holds.
 #[pyclass(module = "hayase._core", frozen)]
@@ -79,9 +78,8 @@ pub(crate) fn on_ready(py: Python<'_>, object: &Obj, _readable: bool, _writable:
 
 /// `future.set_result(None)` unless it is done.
 pub(crate) fn resolve(py: Python<'_>, future: &Obj) -> RawResult<()> {
-    let done = call::method(py, future, &DONE, &[])?;
-    if done.borrow(py).is_truthy().unwrap_or(true) {
+    if wait::is_done(py, future)? {
         return Ok(());
     }
-    call::method(py, future, &SET_RESULT, &[&Obj::none(py)]).map(drop)
+    wait::set_result(py, future, Obj::none(py))
 }

@@ -26,7 +26,7 @@ use pyo3::types::{PyDict, PyTuple};
 use self::peers::Peers;
 use self::send::Queued;
 use super::stream::{self, Names};
-use super::{CONNECTION_LOST, CONNECTION_MADE, address, waiter};
+use super::{CONNECTION_LOST, CONNECTION_MADE, address, marks, waiter};
 use crate::interop::{errors, imports, log};
 use crate::raw::call::{self, Name};
 use crate::raw::cell::{GilCell, GilValue, ObjCell};
@@ -513,7 +513,7 @@ impl DatagramTransport {
 
     /// The current protocol.
     fn get_protocol(&self, py: Python<'_>) -> Py<PyAny> {
-        to_python(py, self.protocol.get())
+        Obj::or_none(py, self.protocol.get())
     }
 
     /// Send what is queued, then close; connection_lost(None) is called in the end.
@@ -552,7 +552,7 @@ impl DatagramTransport {
         high: Option<&Bound<'_, PyAny>>,
         low: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
-        stream::set_limits(&slf.get().flow, slf.py(), high, low)?;
+        marks::set(&slf.get().flow, slf.py(), high, low)?;
         to_py(slf.py(), send::pause_if_above(slf))
     }
 
@@ -586,12 +586,12 @@ impl DatagramTransport {
 
     #[getter]
     fn _protocol(&self, py: Python<'_>) -> Py<PyAny> {
-        to_python(py, self.protocol.get())
+        Obj::or_none(py, self.protocol.get())
     }
 
     #[getter]
     fn _sock(&self, py: Python<'_>) -> Py<PyAny> {
-        to_python(py, self.socket.get().filter(|_| !self.closed.get()))
+        Obj::or_none(py, self.socket.get().filter(|_| !self.closed.get()))
     }
 
     #[getter]
@@ -601,7 +601,7 @@ impl DatagramTransport {
 
     #[getter]
     fn _address(&self, py: Python<'_>) -> Py<PyAny> {
-        to_python(py, self.remote.get())
+        Obj::or_none(py, self.remote.get())
     }
 
     #[getter]
@@ -694,10 +694,6 @@ impl Drop for DatagramTransport {
             }
         });
     }
-}
-
-fn to_python(py: Python<'_>, value: Option<Obj>) -> Py<PyAny> {
-    value.map_or_else(|| py.None(), |value| value.into_bound(py).unbind())
 }
 
 /// `transport.sendto(data, addr=None)`, the one method that runs per packet.

@@ -374,11 +374,11 @@ impl End {
     }
 
     fn extra(&self, py: Python<'_>) -> Py<PyAny> {
-        stream::to_python(py, self.extra.get())
+        Obj::or_none(py, self.extra.get())
     }
 
     fn file(&self, py: Python<'_>) -> Py<PyAny> {
-        stream::to_python(py, self.file.get())
+        Obj::or_none(py, self.file.get())
     }
 
     /// `transport._pipe = None`: the program sees to the file itself.

@@ -20,7 +20,7 @@ use crate::raw::{RawResult, to_py, to_raw};
 use crate::runtime::slots::SlotKind;
 use crate::runtime::{RuntimeRef, SCRATCH_BYTES};
 use crate::tasks::ready::Ready;
-use crate::transports::{CONNECTION_LOST, CONNECTION_MADE, EOF_RECEIVED, stream};
+use crate::transports::{CONNECTION_LOST, CONNECTION_MADE, EOF_RECEIVED};
 
 static DATA_RECEIVED_NAME: Name = Name::new(c"data_received");
 static EOF_RECEIVED_NAME: Name = Name::new(c"eof_received");
@@ -196,7 +196,7 @@ impl ReadPipeTransport {
 
     /// The current protocol.
     fn get_protocol(&self, py: Python<'_>) -> Py<PyAny> {
-        stream::to_python(py, self.end.protocol.get())
+        Obj::or_none(py, self.end.protocol.get())
     }
 
     /// Stop reading and close the pipe; connection_lost(None) is called in the end.

@@ -29,7 +29,7 @@ use crate::raw::obj::Obj;
 use crate::raw::{Raised, RawResult, to_py, to_raw};
 use crate::runtime::RuntimeRef;
 use crate::runtime::slots::SlotKind;
-use crate::transports::{CONNECTION_LOST, CONNECTION_MADE, stream};
+use crate::transports::{CONNECTION_LOST, CONNECTION_MADE, marks};
 
 static PAUSE_WRITING: Name = Name::new(c"pause_writing");
 static RESUME_WRITING: Name = Name::new(c"resume_writing");
@@ -413,7 +413,7 @@ impl WritePipeTransport {
 
     /// The current protocol.
     fn get_protocol(&self, py: Python<'_>) -> Py<PyAny> {
-        stream::to_python(py, self.end.protocol.get())
+        Obj::or_none(py, self.end.protocol.get())
     }
 
     /// Bytes that wait to be written.
@@ -434,7 +434,7 @@ impl WritePipeTransport {
         low: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         let py = slf.py();
-        stream::set_limits(&slf.get().flow, py, high, low)?;
+        marks::set(&slf.get().flow, py, high, low)?;
         to_py(py, pause_if_above(slf))
     }
 
@@ -530,7 +530,8 @@ impl fastcall::FastMethod<WritePipeTransport> for Write {
         c"write($self, data)\n--\n\nWrite data; never blocks. What the kernel does not take is buffered.";
 
     fn call(py: Python<'_>, this: &Obj, _: &WritePipeTransport, args: &fastcall::Args<'_>) -> RawResult<Obj> {
-        let data = stream::data_argument(py, args)?;
+        static DATA: Name = Name::new(c"data");
+        let data = args.only(py, &DATA, "data")?;
         let this = this.borrow(py);
         let this = this.cast_exact::<WritePipeTransport>().expect("checked by the method descriptor");
         write(&this, data)?;

@@ -25,8 +25,9 @@ use crate::raw::instance::Visitor;
 use crate::raw::obj::Obj;
 use crate::raw::{Raised, RawResult, to_py, to_raw};
 use crate::runtime::RuntimeRef;
+use crate::transports::marks;
 use crate::transports::receiver::Receiver;
-use crate::transports::stream::{self, StreamTransport};
+use crate::transports::stream::StreamTransport;
 
 static CLOSE: Name = Name::new(c"close");
 static CANCEL: Name = Name::new(c"cancel");
@@ -212,8 +213,8 @@ pub(super) fn marks(
     low: Option<&Bound<'_, PyAny>>,
     default_high: usize,
 ) -> PyResult<(usize, usize)> {
-    let wrong = || stream::limits_error(high, low);
-    let (Ok(high_mark), Ok(low_mark)) = (stream::mark(high)?, stream::mark(low)?) else {
+    let wrong = || marks::error(high, low);
+    let (Ok(high_mark), Ok(low_mark)) = (marks::bytes(high)?, marks::bytes(low)?) else {
         return Err(wrong());
     };
     let high_mark = high_mark.unwrap_or_else(|| low_mark.map_or(default_high, |low| low.saturating_mul(4)));
@@ -271,7 +272,7 @@ impl TlsProtocol {
     }
 
     pub(super) fn app_transport(&self, py: Python<'_>) -> Py<PyAny> {
-        to_python(py, self.app_transport.get())
+        Obj::or_none(py, self.app_transport.get())
     }
 
     /// For the `StreamTransport` below, when it is flushed.
@@ -284,7 +285,7 @@ impl TlsProtocol {
             return Ok(dict.into_bound(py).cast_into()?);
         }
         let dict = PyDict::new(py);
-        dict.set_item("sslcontext", to_python(py, self.context.get()))?;
+        dict.set_item("sslcontext", Obj::or_none(py, self.context.get()))?;
         self.extra.set(Some(Obj::from_any(dict.as_any())));
         Ok(dict)
     }
@@ -325,10 +326,6 @@ impl TlsProtocol {
             None => Ok(default),
         }
     }
-}
-
-pub(super) fn to_python(py: Python<'_>, value: Option<Obj>) -> Py<PyAny> {
-    value.map_or_else(|| py.None(), |value| value.into_bound(py).unbind())
 }
 
 /// `call_soon(callback, *args)`
@@ -511,12 +508,12 @@ impl TlsProtocol {
 
     #[getter]
     fn _transport(&self, py: Python<'_>) -> Py<PyAny> {
-        to_python(py, self.below.get())
+        Obj::or_none(py, self.below.get())
     }
 
     #[getter]
     fn _app_protocol(&self, py: Python<'_>) -> Py<PyAny> {
-        to_python(py, self.app_protocol.get())
+        Obj::or_none(py, self.app_protocol.get())
     }
 
     #[getter]
@@ -526,7 +523,7 @@ impl TlsProtocol {
 
     #[getter]
     fn _sslcontext(&self, py: Python<'_>) -> Py<PyAny> {
-        to_python(py, self.context.get())
+        Obj::or_none(py, self.context.get())
     }
 
     #[getter]

@@ -4,7 +4,7 @@ use pyo3::exceptions::{PyNotImplementedError, PyResourceWarning, PyTypeError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
-use super::protocol::{self, TlsProtocol, to_python};
+use super::protocol::{self, TlsProtocol};
 use super::{handshake, incoming, outgoing};
 use crate::interop::imports;
 use crate::raw::bytes::{self, Bytes};
@@ -81,7 +81,7 @@ impl TlsTransport {
 
     /// The current protocol.
     fn get_protocol(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        Ok(to_python(py, self.layer(py).and_then(|layer| layer.get().app_protocol.get())))
+        Ok(Obj::or_none(py, self.layer(py).and_then(|layer| layer.get().app_protocol.get())))
     }
 
     /// Whether the transport is closing or closed.
@@ -215,12 +215,12 @@ impl TlsTransport {
 
     #[getter]
     fn _ssl_protocol(&self, py: Python<'_>) -> Py<PyAny> {
-        to_python(py, self.layer.get())
+        Obj::or_none(py, self.layer.get())
     }
 
     #[getter]
     fn _loop(&self, py: Python<'_>) -> Py<PyAny> {
-        to_python(py, self.layer(py).map(|layer| layer.get().runtime.object().clone()))
+        Obj::or_none(py, self.layer(py).map(|layer| layer.get().runtime.object().clone()))
     }
 
     #[getter]
@@ -269,21 +269,7 @@ impl fastcall::FastMethod<TlsTransport> for Write {
 
     fn call(py: Python<'_>, _: &Obj, transport: &TlsTransport, args: &fastcall::Args<'_>) -> RawResult<Obj> {
         static DATA: Name = Name::new(c"data");
-        let data = match (args.get(0), args.len(), args.keyword_count()) {
-            (Some(data), 1, 0) => data,
-            (None, _, 1) => {
-                let [data] = args.keywords(py, [&DATA])?;
-                data.unwrap_or_else(|| Obj::none(py))
-            }
-            (None, ..) => {
-                args.require(py, &["data"])?;
-                Obj::none(py)
-            }
-            (Some(_), count, _) => {
-                let text = format!("write() takes 2 positional arguments but {} were given", count + 1);
-                return Err(fastcall::type_error(py, text));
-            }
-        };
+        let data = args.only(py, &DATA, "data")?;
         let data = match Bytes::from_obj(data) {
             Ok(bytes) => bytes.into_obj(),
             Err(data) if bytes::is_mutable_buffer(&data) => data,
