@@ -16,7 +16,7 @@ Announce: TypeAlias = Callable[[int | str], None]
 Serve: TypeAlias = Callable[[Announce], Awaitable[None]]
 """A server program: announces its port and serves until it is killed."""
 
-LoadMode: TypeAlias = Literal["echo", "connect", "http", "download"]
+LoadMode: TypeAlias = Literal["echo", "framed", "lines", "connect", "http", "download"]
 SpokenTransport: TypeAlias = Literal["tcp", "tls", "udp", "unix"]
 
 

@@ -28,7 +28,14 @@ RATIO_GOALS = {
     "future_pingpong": 0.26,
     "tcp_protocol/conns=100/size=1KiB": 0.88,
     "tcp_protocol/conns=100/size=100KiB": 0.87,
+    "tcp_streams/conns=100/size=16KiB": 0.48,
+    "tcp_streams_framed/conns=100/size=1KiB": 0.45,
+    "tcp_streams_lines/conns=100/size=1KiB": 0.50,
+    "reader_readline": 0.17,
+    "reader_readexactly": 0.22,
+    "reader_readuntil": 0.12,
     "connect": 1.00,
+    "connect_streams": 0.48,
     "http_uvicorn": 0.88,
     "http_aiohttp": 0.93,
     "tls_protocol/conns=50/size=1KiB": 0.60,
@@ -45,5 +52,5 @@ RATIO_GOALS = {
 }
 """At most this share of uvloop's figure in the same run."""
 
-ABSOLUTE_GOALS = {"mem_connection_protocol": 900.0}
+ABSOLUTE_GOALS = {"mem_connection_protocol": 900.0, "mem_connection_streams": 1800.0, "mem_sleeping_task": 900.0}
 """At most so much, in the unit of the case."""

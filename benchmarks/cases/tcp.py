@@ -1,11 +1,12 @@
-"""TCP echo in the three ways in which asyncio programs are written."""
+"""TCP echo in the ways in which asyncio programs are written: protocols, and streams read in chunks, frames and lines."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import cast
+from collections.abc import Callable, Coroutine
+from typing import TypeAlias, cast
 
-from benchmarks.case import Announce, Case, Serve, Served
+from benchmarks.case import Announce, Case, LoadMode, Serve, Served
 
 KIB = 1024
 CHUNK_BYTES = 64 * KIB
@@ -14,6 +15,8 @@ BACKLOG = 4096
 
 CONNECTIONS = (1, 100, 1_000)
 SIZES_BYTES = (64, KIB, 16 * KIB, 100 * KIB)
+FRAME_SIZES_BYTES = (64, KIB, 16 * KIB)
+"""Also of lines, which must stay below the limit of a `StreamReader`."""
 
 
 async def serve_protocol(announce: Announce) -> None:
@@ -25,9 +28,15 @@ async def serve_buffered(announce: Announce) -> None:
 
 
 async def serve_streams(announce: Announce) -> None:
-    server = await asyncio.start_server(echo_streams, "127.0.0.1", 0, backlog=BACKLOG)
-    announce(server.sockets[0].getsockname()[1])
-    await asyncio.Event().wait()
+    await _serve_streams(echo_streams, announce)
+
+
+async def serve_frames(announce: Announce) -> None:
+    await _serve_streams(echo_frames, announce)
+
+
+async def serve_lines(announce: Announce) -> None:
+    await _serve_streams(echo_lines, announce)
 
 
 class EchoProtocol(asyncio.Protocol):
@@ -66,6 +75,35 @@ async def echo_streams(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
     writer.close()
 
 
+async def echo_frames(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Four bytes of length, then as many as they say; what binary protocols do."""
+    while True:
+        try:
+            head = await reader.readexactly(4)
+            body = await reader.readexactly(int.from_bytes(head))
+        except asyncio.IncompleteReadError:
+            break
+        writer.write(head + body)
+        await writer.drain()
+    writer.close()
+
+
+async def echo_lines(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while line := await reader.readline():
+        writer.write(line)
+        await writer.drain()
+    writer.close()
+
+
+Callback: TypeAlias = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[object, object, None]]
+
+
+async def _serve_streams(callback: Callback, announce: Announce) -> None:
+    server = await asyncio.start_server(callback, "127.0.0.1", 0, backlog=BACKLOG)
+    announce(server.sockets[0].getsockname()[1])
+    await asyncio.Event().wait()
+
+
 async def _serve(protocol: type[asyncio.BaseProtocol], announce: Announce) -> None:
     # The loop binds: with sock= some loops behave differently (asyncio leaves Nagle on).
     loop = asyncio.get_running_loop()
@@ -78,19 +116,21 @@ def size_text(size_bytes: int) -> str:
     return f"{size_bytes}B" if size_bytes < KIB else f"{size_bytes // KIB}KiB"
 
 
+def _case(way: str, serve: Serve, mode: LoadMode, connections: int, size_bytes: int) -> Case:
+    return Served(
+        name=f"tcp_{way}/conns={connections}/size={size_text(size_bytes)}",
+        subject=f"TCP echo, {way.replace('_', ', ')}",
+        serve=serve,
+        mode=mode,
+        connections=connections,
+        size_bytes=size_bytes,
+        native=True,
+    )
+
+
 def _cases(way: str, serve: Serve) -> list[Case]:
     return [
-        Served(
-            name=f"tcp_{way}/conns={connections}/size={size_text(size_bytes)}",
-            subject=f"TCP echo, {way}",
-            serve=serve,
-            mode="echo",
-            connections=connections,
-            size_bytes=size_bytes,
-            native=True,
-        )
-        for connections in CONNECTIONS
-        for size_bytes in SIZES_BYTES
+        _case(way, serve, "echo", connections, size_bytes) for connections in CONNECTIONS for size_bytes in SIZES_BYTES
     ]
 
 
@@ -98,4 +138,6 @@ CASES: tuple[Case, ...] = (
     *_cases("protocol", serve_protocol),
     *_cases("buffered", serve_buffered),
     *_cases("streams", serve_streams),
+    *(_case("streams_framed", serve_frames, "framed", 100, size_bytes) for size_bytes in FRAME_SIZES_BYTES),
+    *(_case("streams_lines", serve_lines, "lines", 100, size_bytes) for size_bytes in FRAME_SIZES_BYTES),
 )

@@ -8,6 +8,10 @@ use crate::address::Address;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Command {
     Echo,
+    /// As `Echo`, for servers that read frames: four bytes of length, then as many as they say.
+    Framed,
+    /// As `Echo`, for servers that read lines.
+    Lines,
     Connect,
     Http,
     Download,
@@ -37,13 +41,17 @@ impl Arguments {
     pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> Result<Self, String> {
         let command = match words.next().as_deref() {
             Some("echo") => Command::Echo,
+            Some("framed") => Command::Framed,
+            Some("lines") => Command::Lines,
             Some("connect") => Command::Connect,
             Some("http") => Command::Http,
             Some("download") => Command::Download,
             Some("idle") => Command::Idle,
             Some("echo-server") => Command::EchoServer,
             other => {
-                return Err(format!("expected echo, connect, http, download, idle or echo-server, not {other:?}"));
+                return Err(format!(
+                    "expected echo, framed, lines, connect, http, download, idle or echo-server, not {other:?}"
+                ));
             }
         };
         let mut parsed = Self {

@@ -17,11 +17,26 @@ pub(crate) enum Conversation {
 
 const DOWNLOAD_REQUEST: &[u8] = b"?";
 const HTTP_REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\nUser-Agent: loadgen\r\nAccept: */*\r\n\r\n";
+const FRAME_HEAD_BYTES: usize = size_of::<u32>();
 const HTTP_HEAD_BYTES_MAX: usize = 8 * 1024;
 
 impl Conversation {
     pub(crate) fn echo(size_bytes: usize) -> Self {
         Self::Echo { message: pattern(size_bytes) }
+    }
+
+    /// The frame is as long as was asked for, its head included.
+    pub(crate) fn framed(size_bytes: usize) -> Self {
+        let content = pattern(size_bytes.saturating_sub(FRAME_HEAD_BYTES));
+        let mut message = (content.len() as u32).to_be_bytes().to_vec();
+        message.extend(content);
+        Self::Echo { message }
+    }
+
+    pub(crate) fn line(size_bytes: usize) -> Self {
+        let mut message = vec![b'.'; size_bytes];
+        message[size_bytes - 1] = b'\n';
+        Self::Echo { message }
     }
 
     pub(crate) fn download(size_bytes: usize) -> Self {

@@ -92,6 +92,8 @@ impl Load {
         let conversation = match arguments.command {
             Command::Http => Conversation::Http,
             Command::Download => Conversation::download(arguments.size_bytes),
+            Command::Framed => Conversation::framed(arguments.size_bytes),
+            Command::Lines => Conversation::line(arguments.size_bytes),
             Command::Echo | Command::Connect | Command::Idle | Command::EchoServer => {
                 Conversation::echo(arguments.size_bytes)
             }

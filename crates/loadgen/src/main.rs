@@ -48,7 +48,9 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<(), String> {
     match arguments.command {
-        Command::Echo | Command::Connect | Command::Http | Command::Download => load::run(&arguments),
+        Command::Echo | Command::Framed | Command::Lines | Command::Connect | Command::Http | Command::Download => {
+            load::run(&arguments)
+        }
         Command::Idle => idle::run(&arguments),
         Command::EchoServer => match &arguments.address {
             Address::Udp(_) => datagram_server::run().map_err(|error| format!("echo-server: {error}")),
