@@ -54,6 +54,7 @@ __all__ = [
     "Transfer",
     "Waiter",
     "Watcher",
+    "WorkItem",
     "WritePipeTransport",
     "build_info",
     "gather",
@@ -433,6 +434,14 @@ class Semaphore:
     def release(self) -> None: ...
 
 class BoundedSemaphore(Semaphore): ...
+
+@final
+class WorkItem:
+    @property
+    def future(self) -> Self: ...
+    def cancel(self) -> bool: ...
+    def run(self, *args: Any) -> None: ...
+    def set_exception(self, error: BaseException, /) -> bool: ...
 
 @final
 class Operation:

@@ -5,8 +5,8 @@
 use driver::Token;
 use pyo3::prelude::*;
 
-use super::Loop;
 use super::watchers::Watcher;
+use super::{Loop, work_item};
 use crate::raw::RawResult;
 use crate::raw::obj::Obj;
 use crate::runtime::slots::SlotKind;
@@ -31,5 +31,8 @@ pub(super) fn ready(py: Python<'_>, event_loop: &Loop, token: Token, readable: b
 }
 
 pub(super) fn native(py: Python<'_>, object: &Obj, work: u32) -> RawResult<()> {
-    transports::on_native(py, object, work)
+    match work_item::deliver(py, object) {
+        Some(outcome) => outcome,
+        None => transports::on_native(py, object, work),
+    }
 }

@@ -1,4 +1,4 @@
-//! `run_in_executor` and the default executor.
+//! `run_in_executor` and the default executor. `work_item.rs` is what its threads get.
 
 use std::ffi::CString;
 
@@ -6,11 +6,12 @@ use pyo3::exceptions::{PyRuntimeError, PyRuntimeWarning, PyTimeoutError, PyTypeE
 use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyDict, PyTuple};
 
-use super::{Arguments, Loop, debug};
+use super::{Arguments, Loop, debug, work_item};
 use crate::interop::imports;
 use crate::raw::obj::Obj;
-use crate::raw::to_py;
+use crate::raw::{RawResult, call, to_py, to_raw};
 use crate::runtime::coroutine::{self, Co};
+use crate::tasks;
 
 pub(super) fn run_in_executor<'py>(
     this: &Bound<'py, Loop>,
@@ -25,12 +26,34 @@ pub(super) fn run_in_executor<'py>(
         to_py(py, debug::check_callback(py, &Obj::from_any(function), "run_in_executor"))?;
     }
     let executor = if executor.is_none() { default_executor(this)? } else { executor.clone() };
+    if let Some(future) = to_py(py, hand_to_thread(this, &executor, function, args))? {
+        return Ok(future.into_bound(py));
+    }
     let mut submitted = vec![function.clone()];
     submitted.extend(args.iter());
     let future = executor.getattr("submit")?.call1(PyTuple::new(py, submitted)?)?;
     let keywords = PyDict::new(py);
     keywords.set_item("loop", this)?;
     imports::wrap_future(py)?.call((future,), Some(&keywords))
+}
+
+/// The shorter way, for an executor of the standard library's threads; `None` if it is not open.
+fn hand_to_thread<'py>(
+    this: &Bound<'py, Loop>,
+    executor: &Bound<'py, PyAny>,
+    function: &Bound<'py, PyAny>,
+    args: Arguments<'_, 'py>,
+) -> RawResult<Option<Obj>> {
+    let py = this.py();
+    let event_loop = this.get();
+    if event_loop.overrides.hand_over || !executor.get_type().is(to_raw(py, imports::thread_pool_executor(py))?) {
+        return Ok(None);
+    }
+    let future = tasks::future::make(py, event_loop.reference(&Obj::from_any(this)))?;
+    let item = work_item::make(this, function, args, &future)?;
+    let submit = imports::raw(py, imports::submit_to_threads(py))?;
+    let submitted = call::call_n(py, &submit, &[&Obj::from_any(executor), &item])?;
+    Ok(call::is_true(py, &submitted)?.then_some(future))
 }
 
 /// Made on first use.

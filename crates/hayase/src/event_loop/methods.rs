@@ -37,7 +37,7 @@ impl Loop {
         if takes_none && (!args.is_empty() || kwargs.is_some_and(|kwargs| !kwargs.is_empty())) {
             return Err(PyTypeError::new_err(format!("{}() takes no arguments", class.name()?)));
         }
-        let event_loop = Loop::make(super::overrides_call_soon(class)?)?;
+        let event_loop = Loop::make(super::Overrides::of(class)?)?;
         event_loop.runtime.scheduler.debug.set(debug_by_environment(py)?);
         Ok(event_loop)
     }

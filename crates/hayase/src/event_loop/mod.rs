@@ -26,6 +26,7 @@ mod start_tls;
 mod turn;
 mod unix;
 mod watchers;
+mod work_item;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -64,12 +65,29 @@ pub(crate) struct Loop {
     immediate: GilValue<sockets::Immediate>,
     /// Registrations that were taken to stand without asking the kernel: `watchers.rs`.
     doubts: GilCell<Vec<Token>>,
-    /// The class overrides `call_soon`: futures and tasks then go through it.
-    overrides_call_soon: bool,
+    overrides: Overrides,
+}
+
+/// Methods that a subclass brings itself, and which are then called.
+struct Overrides {
+    /// Futures and tasks go through its `call_soon`.
+    call_soon: bool,
+    /// Outcomes of threads go through its `create_future` and `call_soon_threadsafe`.
+    hand_over: bool,
+}
+
+impl Overrides {
+    fn of(class: &Bound<'_, PyType>) -> PyResult<Overrides> {
+        let ours = class.py().get_type::<Loop>();
+        let brings = |name: &str| -> PyResult<bool> { Ok(!class.getattr(name)?.is(&ours.getattr(name)?)) };
+        let call_soon = brings("call_soon")?;
+        let hand_over = call_soon || brings("create_future")? || brings("call_soon_threadsafe")?;
+        Ok(Overrides { call_soon, hand_over })
+    }
 }
 
 impl Loop {
-    fn make(overrides_call_soon: bool) -> io::Result<Loop> {
+    fn make(overrides: Overrides) -> io::Result<Loop> {
         let driver = Driver::epoll()?;
         Ok(Loop {
             runtime: Runtime::new(driver),
@@ -89,14 +107,14 @@ impl Loop {
             signals: signals::Signals::new(),
             immediate: GilValue::new(sockets::Immediate::NONE),
             doubts: GilCell::new(Vec::new()),
-            overrides_call_soon,
+            overrides,
         })
     }
 
     /// The reference that handles, futures and tasks keep.
     #[inline]
     fn reference(&self, this: &Obj) -> LoopRef {
-        if self.overrides_call_soon {
+        if self.overrides.call_soon {
             LoopRef::new(this.clone())
         } else {
             LoopRef::with_scheduler(this.clone(), &self.runtime.scheduler)
@@ -129,7 +147,7 @@ impl Loop {
 fn find_scheduler(object: &Obj) -> *const () {
     // Only called with the GIL held, by makers of futures, tasks and handles.
     Python::attach(|py| match object.borrow(py).cast::<Loop>() {
-        Ok(event_loop) if !event_loop.get().overrides_call_soon => {
+        Ok(event_loop) if !event_loop.get().overrides.call_soon => {
             std::ptr::from_ref(&event_loop.get().runtime.scheduler).cast()
         }
         _ => std::ptr::null(),
@@ -144,6 +162,7 @@ pub(crate) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
     module.add_class::<connect::ConnectedSocket>()?;
     resolve::init(py)?;
     sockets::init(py, module)?;
+    work_item::init(py, module)?;
     crate::interop::imports::prepare_reports(py)?;
     kept_context::init(py)?;
     schedule::add_methods(py)?;
@@ -156,12 +175,6 @@ pub(crate) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
     keywords.set_item("after_in_child", forked)?;
     py.import("os")?.call_method("register_at_fork", (), Some(&keywords))?;
     Ok(())
-}
-
-/// Whether `class` (a subclass of ours) brings its own `call_soon`.
-fn overrides_call_soon(class: &Bound<'_, PyType>) -> PyResult<bool> {
-    let ours = class.py().get_type::<Loop>();
-    Ok(!class.getattr("call_soon")?.is(&ours.getattr("call_soon")?))
 }
 
 type Arguments<'a, 'py> = &'a Bound<'py, PyTuple>;

@@ -33,6 +33,7 @@ imports! {
     is_coroutine = "asyncio.coroutines"."iscoroutine";
     is_coroutine_function = "inspect"."iscoroutinefunction";
     is_future = "asyncio.futures"."isfuture";
+    convert_future_exception = "asyncio.futures"."_convert_future_exc";
     wrap_future = "asyncio.futures"."wrap_future";
     ensure_future = "asyncio.tasks"."ensure_future";
     get_ident = "threading"."get_ident";
@@ -87,6 +88,7 @@ imports! {
     buffered_protocol_class = "asyncio.protocols"."BufferedProtocol";
     transport_socket_class = "asyncio.trsock"."TransportSocket";
     server_class = "asyncio.base_events"."Server";
+    submit_to_threads = "hayase.executors"."submit";
     thread_pool_executor = "concurrent.futures"."ThreadPoolExecutor";
     memory_bio = "ssl"."MemoryBIO";
     ssl_object_class = "ssl"."SSLObject";
