@@ -647,3 +647,21 @@ def test_any_schedule_goes_as_with_asyncio(make, steps, return_exceptions):
     expected = outcome(asyncio, "asyncio")
     assert outcome(hayase, "hayase") == expected
     assert outcome(hayase, "asyncio") == expected
+
+
+def test_timeouts_know_the_tasks_of_asyncios_python_implementation(loop, run, aio, monkeypatch):
+    """As a program has it that puts the Python tasks in the place of the C ones (`nest_asyncio` does)."""
+    tasks = asyncio.tasks
+    for name in ("current_task", "all_tasks"):
+        if hasattr(tasks, f"_py_{name}"):
+            monkeypatch.setattr(tasks, name, getattr(tasks, f"_py_{name}"))
+
+    async def work():
+        async with aio.timeout(60) as inside:
+            assert inside.when() is not None
+        with pytest.raises(TimeoutError):
+            async with aio.timeout(0):
+                await forever()
+        return await aio.wait_for(answer(), 60)
+
+    assert run(tasks._PyTask(work(), loop=loop)) == 42

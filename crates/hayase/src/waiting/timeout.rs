@@ -148,13 +148,24 @@ fn refuse(py: Python<'_>, text: &str) -> Raised {
     Raised::from_err(py, PyRuntimeError::new_err(text.to_owned()))
 }
 
+/// The running task. asyncio's Python tasks, put in the place of its C ones, are known only to the function that was put
+/// in place with them.
+fn current_task(py: Python<'_>) -> RawResult<Obj> {
+    let current = call::call0(py, &imports::raw(py, imports::current_task(py))?)?;
+    if !current.is_none() {
+        return Ok(current);
+    }
+    let asked = py.import("asyncio.tasks").and_then(|tasks| tasks.call_method0("current_task"));
+    to_raw(py, asked).map(Obj::from_bound)
+}
+
 impl Ref<Timeout> {
     /// `__aenter__`
     fn enter(&self, py: Python<'_>, now: Option<Now>) -> RawResult<()> {
         if self.state.get() != State::Created {
             return Err(refuse(py, "Timeout has already been entered"));
         }
-        let current = call::call0(py, &imports::raw(py, imports::current_task(py))?)?;
+        let current = current_task(py)?;
         if current.is_none() {
             return Err(refuse(py, "Timeout should be used inside a task"));
         }
