@@ -801,3 +801,41 @@ def test_wait_closed_may_be_awaited_by_many(streams, run):
         await server.wait_closed()
 
     run(main())
+
+
+# The buffer, which programs reach into -------------------------------------------------------------------------------
+
+
+def test_what_is_done_to_the_buffer_before_the_next_reading_counts(reader, run):
+    reader.feed_data(b"injected before STARTTLS\n")
+    assert reader._buffer is reader._buffer
+    reader._buffer.clear()
+    reader.feed_data(b"after\n")
+    assert run(reader.readline()) == b"after\n"
+    reader.feed_data(b"12345")
+    del reader._buffer[:2]
+    reader._buffer.extend(b"67")
+    assert bytes(reader._buffer) == b"34567"
+    assert run(reader.readexactly(5)) == b"34567"
+    assert reader._buffer == b""
+
+
+def test_a_reading_that_waits_finds_the_buffer_changed(reader, run, turn, loop):
+    reading = loop.create_task(reader.readline())
+    turn()
+    reader.feed_data(b"begin")
+    turn(2)
+    reader._buffer[:] = b"another"
+    reader.feed_data(b" end\nrest")
+    assert run(reading) == b"another end\n"
+    assert bytes(reader._buffer) == b"rest"
+
+
+def test_looking_at_the_buffer_changes_nothing(reader, run, turn, loop):
+    reading = loop.create_task(reader.readline())
+    turn()
+    for byte in b"a line\n":
+        reader.feed_data(bytes([byte]))
+        assert reader._buffer.endswith(bytes([byte]))
+        turn(2)
+    assert run(reading) == b"a line\n"

@@ -1290,9 +1290,15 @@ def test_a_stream_writer_is_upgraded(run):
 
 
 @pytest.mark.oracle_differs("before 3.14 asyncio forgets what the reader has received already")
-def test_a_handshake_that_the_reader_has_received_already_is_used(run, loop_factory):
+@pytest.mark.parametrize("own", [False, True], ids=["asyncios streams", "streams of the side"])
+def test_a_handshake_that_the_reader_has_received_already_is_used(run, loop_factory, own):
     if not loop_factory.is_hayase and sys.version_info < (3, 14):
         return
+    streams = asyncio
+    if own and loop_factory.is_hayase:
+        import hayase
+
+        streams = hayase
 
     async def main():
         upgraded = asyncio.get_running_loop().create_future()
@@ -1307,8 +1313,8 @@ def test_a_handshake_that_the_reader_has_received_already_is_used(run, loop_fact
             writer.close()
             await writer.wait_closed()
 
-        server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        server = await streams.start_server(serve, "127.0.0.1", 0)
+        reader, writer = await streams.open_connection(*server.sockets[0].getsockname())
         writer.write(b"STARTTLS\n")
         await writer.start_tls(client_context(), server_hostname="localhost")
         writer.write(b"secret\n")
@@ -1318,6 +1324,24 @@ def test_a_handshake_that_the_reader_has_received_already_is_used(run, loop_fact
         await writer.wait_closed()
         server.close()
         await server.wait_closed()
+
+    run(main())
+
+
+def test_the_layer_says_what_is_paused(run):
+    async def main():
+        async with tls_connected() as (near, _far):
+            layer = near.transport._ssl_protocol
+            assert not layer._app_reading_paused
+            near.transport.pause_reading()
+            assert layer._app_reading_paused and not layer._ssl_reading_paused
+            near.transport.resume_reading()
+            await asyncio.sleep(0)
+            assert not layer._app_reading_paused
+            layer.pause_writing()
+            assert layer._ssl_writing_paused and not layer._app_writing_paused
+            layer.resume_writing()
+            assert not layer._ssl_writing_paused
 
     run(main())
 

@@ -19,7 +19,8 @@ if not TYPE_CHECKING:  # to a type checker they are asyncio's
     class StreamReader(_core.StreamReader, _asyncio_streams.StreamReader):
         """What arrives on a connection: `await reader.readline()` and its sisters.
 
-        Data that is there already is returned without a turn of the loop. `_buffer` is a copy of what waits.
+        Data that is there already is returned without a turn of the loop. `_buffer` is a copy of what waits,
+        and what is done to it before the next reading or arrival counts.
         """
 
     class StreamReaderProtocol(_core.StreamReaderProtocol, _asyncio_streams.StreamReaderProtocol):

@@ -40,6 +40,8 @@ const DEFAULT_LIMIT: usize = 64 * 1024;
 pub(crate) struct StreamReader {
     event_loop: LoopRef,
     buffer: GilCell<ReadBuffer>,
+    /// What `_buffer` gave out: until the buffer is used next, this is its content.
+    shown: ObjCell,
     limit: GilValue<usize>,
     eof: GilValue<bool>,
     /// We asked the transport to pause.
@@ -113,7 +115,7 @@ impl StreamReader {
         if data.is_empty() {
             return Ok(());
         }
-        let waiting = self.buffer.with(py, |buffer| {
+        let waiting = self.with_buffer(py, |buffer| {
             buffer.extend(data);
             buffer.len()
         });
@@ -169,7 +171,7 @@ impl StreamReader {
 
     #[inline]
     fn resume_if_low(&self, py: Python<'_>) -> RawResult<()> {
-        if self.paused.get() && self.buffer.with(py, |buffer| buffer.len()) <= self.limit.get() {
+        if self.paused.get() && self.with_buffer(py, |buffer| buffer.len()) <= self.limit.get() {
             self.resume(py)
         } else {
             Ok(())
@@ -207,9 +209,34 @@ impl StreamReader {
 
     // What readings take out
 
+    #[inline]
+    fn with_buffer<R>(&self, py: Python<'_>, f: impl FnOnce(&mut ReadBuffer) -> R) -> R {
+        if self.shown.is_some() {
+            self.take_back(py);
+        }
+        self.buffer.with(py, f)
+    }
+
+    /// The end of what was given out as `_buffer`: what was done to it was done to the buffer.
+    #[cold]
+    fn take_back(&self, py: Python<'_>) {
+        let Some(shown) = self.shown.take() else {
+            return;
+        };
+        let shown = shown.borrow(py);
+        let shown = shown.cast::<PyByteArray>().expect("made by `_buffer`").to_vec();
+        if self.buffer.with(py, |buffer| buffer.as_slice() != shown) {
+            self.takes.set(self.takes.get().wrapping_add(1));
+            self.buffer.with(py, |buffer| {
+                buffer.consume(buffer.len());
+                buffer.extend(&shown);
+            });
+        }
+    }
+
     fn take(&self, py: Python<'_>, count: usize) -> RawResult<Bytes> {
         self.takes.set(self.takes.get().wrapping_add(1));
-        self.buffer.with(py, |buffer| {
+        self.with_buffer(py, |buffer| {
             let taken = Bytes::copy(py, &buffer.as_slice()[..count]);
             if taken.is_ok() {
                 buffer.consume(count);
@@ -220,11 +247,11 @@ impl StreamReader {
 
     fn discard(&self, py: Python<'_>, count: usize) {
         self.takes.set(self.takes.get().wrapping_add(1));
-        self.buffer.with(py, |buffer| buffer.consume(count.min(buffer.len())));
+        self.with_buffer(py, |buffer| buffer.consume(count.min(buffer.len())));
     }
 
     fn waiting_bytes(&self, py: Python<'_>) -> usize {
-        self.buffer.with(py, |buffer| buffer.len())
+        self.with_buffer(py, |buffer| buffer.len())
     }
 
     /// At least one byte and at most `count`, or none at the end.
@@ -295,7 +322,7 @@ impl StreamReader {
 
     #[inline]
     fn look(&self, py: Python<'_>, separators: &Separators, mut search: Search) -> Scan {
-        let scan = self.buffer.with(py, |buffer| buffer.scan(separators, &mut search.progress, self.limit.get()));
+        let scan = self.with_buffer(py, |buffer| buffer.scan(separators, &mut search.progress, self.limit.get()));
         if scan == Scan::NotYet {
             self.search.set(Some(Search { takes: self.takes.get(), ..search }));
         }
@@ -308,8 +335,8 @@ impl StreamReader {
         self.search.get().filter(|kept| kept.owner == new.owner && kept.takes == self.takes.get()).unwrap_or(new)
     }
 
-    fn cells(&self) -> [&ObjCell; 3] {
-        [&self.waiter, &self.exception, &self.transport]
+    fn cells(&self) -> [&ObjCell; 4] {
+        [&self.waiter, &self.exception, &self.transport, &self.shown]
     }
 }
 
@@ -358,6 +385,7 @@ impl StreamReader {
         StreamReader {
             event_loop: LoopRef::unset(),
             buffer: GilCell::new(ReadBuffer::new()),
+            shown: ObjCell::empty(),
             limit: GilValue::new(DEFAULT_LIMIT),
             eof: GilValue::new(false),
             paused: GilValue::new(false),
@@ -452,18 +480,21 @@ impl StreamReader {
         self.event_loop.set(&LoopRef::new(Obj::from_any(event_loop)));
     }
 
-    /// A copy: what is done to it does not reach the reader.
+    /// A copy that is the buffer until the next reading or arrival: programs clear it before they begin with TLS.
     #[getter]
-    fn _buffer<'py>(&self, py: Python<'py>) -> Bound<'py, PyByteArray> {
-        let waiting = self.buffer.with(py, |buffer| buffer.as_slice().to_vec());
-        PyByteArray::new(py, &waiting)
+    fn _buffer(&self, py: Python<'_>) -> Py<PyAny> {
+        if self.shown.is_none() {
+            let waiting = self.buffer.with(py, |buffer| buffer.as_slice().to_vec());
+            self.shown.set(Some(Obj::from_bound(PyByteArray::new(py, &waiting))));
+        }
+        Obj::or_none(py, self.shown.get())
     }
 
     #[setter(_buffer)]
     fn set_buffer(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<()> {
         let data = to_py(py, Bytes::from_buffer(py, &Obj::from_any(data)))?;
         self.discard(py, usize::MAX);
-        self.buffer.with(py, |buffer| buffer.extend(data.as_ref()));
+        self.with_buffer(py, |buffer| buffer.extend(data.as_ref()));
         Ok(())
     }
 

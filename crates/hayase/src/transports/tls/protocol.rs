@@ -69,7 +69,7 @@ pub(super) enum Told {
 }
 
 /// The TLS layer of one connection.
-#[pyclass(module = "hayase._core", frozen, weakref)]
+#[pyclass(module = "hayase._core", frozen, weakref, dict)]
 pub(crate) struct TlsProtocol {
     pub(super) runtime: RuntimeRef,
     pub(super) engine: Engine,
@@ -539,6 +539,26 @@ impl TlsProtocol {
     #[getter]
     fn _server_side(&self) -> bool {
         self.server_side
+    }
+
+    #[getter]
+    fn _app_reading_paused(&self) -> bool {
+        self.reading_paused.get()
+    }
+
+    #[getter]
+    fn _app_writing_paused(&self) -> bool {
+        self.writing_paused.get()
+    }
+
+    #[getter]
+    fn _ssl_reading_paused(&self) -> bool {
+        self.reading_paused_below.get()
+    }
+
+    #[getter]
+    fn _ssl_writing_paused(&self) -> bool {
+        self.writing_paused_below.get()
     }
 
     #[getter]
