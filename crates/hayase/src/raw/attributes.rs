@@ -1,11 +1,12 @@
-//! The instance dict and the list of weak references of our classes that programs subclass.
+//! The instance dict and the list of weak references of our classes that have them because asyncio's have.
 //!
-//! Both are words of the value which the interpreter finds by their offset (`__dictoffset__`, `__weaklistoffset__`) and
-//! fills on demand. A lock whose program never gives it an attribute has no dict.
+//! Both are words of the object which the interpreter finds by their offset (`__dictoffset__`, `__weaklistoffset__`) and
+//! fills on demand. A lock whose program never gives it an attribute has no dict, and neither has a transport.
 
 use std::mem::offset_of;
 
-use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::{PyClass, ffi};
 
 use super::cell::{GilValue, ObjCell};
 use super::instance::Visitor;
@@ -42,5 +43,17 @@ impl Attributes {
 
     pub(crate) fn clear(&self) {
         self.dict.set(None);
+    }
+}
+
+/// Whether anybody gave an instance of a PyO3 class attributes of its own, which may be methods: then it is asked by name
+/// what it would else be told natively. `false` for a class without an instance dict.
+#[inline]
+pub(crate) fn has_own<T: PyClass>(object: &Bound<'_, T>) -> bool {
+    let object = object.as_ptr();
+    // SAFETY: a live object; its type says where in it the pointer to the dict lies (behind the header, if there is one).
+    unsafe {
+        let offset = (*ffi::Py_TYPE(object)).tp_dictoffset;
+        offset > 0 && !object.byte_offset(offset).cast::<*mut ffi::PyObject>().read().is_null()
     }
 }

@@ -12,8 +12,10 @@
 //! - The functions of a kind run Python code only while no cell is open.
 
 use std::ffi::CStr;
+use std::mem::offset_of;
 
 use pyo3::exceptions::{PyGeneratorExit, PyRuntimeError, PyRuntimeWarning, PyStopIteration, PyTypeError, PyValueError};
+use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyModule, PyString};
 
@@ -76,6 +78,8 @@ pub(crate) struct Operation {
     pub(crate) waiter: ObjCell,
     /// What the method was given.
     pub(crate) argument: ObjCell,
+    /// Head of the list of weak references; the interpreter's own.
+    weak_references: GilValue<*mut ffi::PyObject>,
 }
 
 impl Operation {
@@ -148,6 +152,7 @@ pub(crate) fn make(py: Python<'_>, kind: &'static Kind, target: Obj, argument: O
         target: ObjCell::new(Some(target)),
         waiter: ObjCell::empty(),
         argument: ObjCell::new(argument),
+        weak_references: GilValue::new(std::ptr::null_mut()),
     };
     Ok(Operation::class().make(py, operation)?.into_obj())
 }
@@ -165,8 +170,9 @@ fn warn_never_awaited(py: Python<'_>, name: &str) -> PyResult<()> {
 /// Makes the type and puts it into the module.
 pub(crate) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()> {
     const DOC: &CStr = c"The coroutine of a method that is written in Rust.";
-    const DISALLOW: u64 = pyo3::ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION;
+    const DISALLOW: u64 = ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION;
     let table = Table::<Operation>::new(c"hayase._core.Operation", DOC, std::ptr::null_mut(), DISALLOW)
+        .weak_references(offset_of!(Operation, weak_references))
         .awaits(|_py: Python<'_>, this: &Ref<Operation>| Ok(this.as_obj().clone()))
         .iter(|_py: Python<'_>, this: &Ref<Operation>| Ok(this.as_obj().clone()))
         .next(next)

@@ -24,9 +24,9 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyModule;
 
-use crate::raw::RawResult;
 use crate::raw::call::{self, Name};
 use crate::raw::obj::Obj;
+use crate::raw::{RawResult, attributes};
 use crate::runtime::RuntimeRef;
 use crate::runtime::slots::SlotKind;
 
@@ -69,9 +69,18 @@ fn close_other_with_the_loop(object: &Bound<'_, PyAny>) {
 pub(crate) fn write(py: Python<'_>, transport: &Obj, data: Obj) -> RawResult<()> {
     static WRITE: Name = Name::new(c"write");
     match transport.borrow(py).cast::<stream::StreamTransport>() {
-        Ok(transport) => write::write(&transport, data),
-        Err(_) => call::method(py, transport, &WRITE, &[&data]).map(drop),
+        Ok(transport) if !attributes::has_own(&transport) => write::write(&transport, data),
+        _ => call::method(py, transport, &WRITE, &[&data]).map(drop),
     }
+}
+
+/// `transport.close()` of a transport of ours.
+fn close(transport: &Bound<'_, stream::StreamTransport>) -> RawResult<()> {
+    static CLOSE: Name = Name::new(c"close");
+    if !attributes::has_own(transport) {
+        return write::close(transport);
+    }
+    call::method(transport.py(), &Obj::from_any(transport.as_any()), &CLOSE, &[]).map(drop)
 }
 
 /// `transport.is_closing()` of any transport.
@@ -79,8 +88,8 @@ pub(crate) fn write(py: Python<'_>, transport: &Obj, data: Obj) -> RawResult<()>
 pub(crate) fn is_closing(py: Python<'_>, transport: &Obj) -> RawResult<bool> {
     static IS_CLOSING: Name = Name::new(c"is_closing");
     match transport.borrow(py).cast::<stream::StreamTransport>() {
-        Ok(transport) => Ok(transport.get().is_closing_or_closed()),
-        Err(_) => call::is_true(py, &call::method(py, transport, &IS_CLOSING, &[])?),
+        Ok(transport) if !attributes::has_own(&transport) => Ok(transport.get().is_closing_or_closed()),
+        _ => call::is_true(py, &call::method(py, transport, &IS_CLOSING, &[])?),
     }
 }
 

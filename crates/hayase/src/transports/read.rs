@@ -169,7 +169,7 @@ fn end_of_stream(this: &Bound<'_, StreamTransport>, protocol: &Obj) -> RawResult
             transport.eof_received.set(true);
             stream::update_interest(this)
         }
-        Ok(false) => super::write::close(this),
+        Ok(false) => super::close(this),
         Err(raised) => failed(this, raised, "Fatal error: protocol.eof_received() call failed."),
     }
 }

@@ -46,7 +46,7 @@ const OUT_OF_RESOURCES: [i32; 4] = [24, 23, 105, 12];
 const OF_THE_PEER: [i32; 10] = [103, 71, 92, 100, 101, 112, 113, 64, 95, 1];
 
 /// An asyncio.Server.
-#[pyclass(module = "hayase._core", frozen, weakref)]
+#[pyclass(module = "hayase._core", frozen, weakref, dict)]
 pub(crate) struct Server {
     runtime: RuntimeRef,
     /// `socket.socket` objects; `None` when closed.

@@ -53,7 +53,7 @@ pub(crate) enum Socket {
 }
 
 /// An asyncio.Transport over a connected stream socket.
-#[pyclass(module = "hayase._core", frozen, weakref)]
+#[pyclass(module = "hayase._core", frozen, weakref, dict)]
 pub(crate) struct StreamTransport {
     pub(super) runtime: RuntimeRef,
     pub(super) fd: RawFd,

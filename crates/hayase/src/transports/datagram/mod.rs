@@ -62,7 +62,7 @@ enum Peer {
 }
 
 /// An asyncio.DatagramTransport.
-#[pyclass(module = "hayase._core", frozen, weakref)]
+#[pyclass(module = "hayase._core", frozen, weakref, dict)]
 pub(crate) struct DatagramTransport {
     runtime: RuntimeRef,
     fd: RawFd,

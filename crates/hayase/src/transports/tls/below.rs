@@ -1,12 +1,12 @@
-//! What the TLS layer does with the transport below it: natively with a `StreamTransport`, by name with any other.
+//! What the TLS layer does with the transport below it: natively with a `StreamTransport`, by name with any other and
+//! with one that was given methods of its own.
 
 use pyo3::prelude::*;
 
 use super::protocol::TlsProtocol;
-use crate::raw::RawResult;
 use crate::raw::call::{self, Name};
-use crate::raw::compat;
 use crate::raw::obj::Obj;
+use crate::raw::{RawResult, attributes, compat};
 use crate::transports::stream::{self, StreamTransport};
 use crate::transports::write;
 
@@ -23,6 +23,7 @@ pub(super) fn send(this: &Bound<'_, TlsProtocol>) -> RawResult<()> {
     };
     if layer.below_is_native.get()
         && let Ok(transport) = below.borrow(py).cast::<StreamTransport>()
+        && !attributes::has_own(&transport)
     {
         return match layer.engine.outgoing_bytes(py)? {
             0 => Ok(()),
@@ -44,6 +45,7 @@ pub(super) fn force_close(this: &Bound<'_, TlsProtocol>, error: Option<&PyErr>) 
     };
     if layer.below_is_native.get()
         && let Ok(transport) = below.borrow(py).cast::<StreamTransport>()
+        && !attributes::has_own(&transport)
     {
         write::flush(&transport)?;
         stream::force_close(&transport, error.map(|err| err.clone_ref(py)));

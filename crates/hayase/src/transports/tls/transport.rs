@@ -21,7 +21,7 @@ const READ_HIGH_BYTES: usize = 256 * 1024;
 const WRITE_HIGH_BYTES: usize = 512 * 1024;
 
 /// An asyncio.Transport over TLS.
-#[pyclass(module = "hayase._core", frozen, weakref)]
+#[pyclass(module = "hayase._core", frozen, weakref, dict)]
 pub(crate) struct TlsTransport {
     layer: ObjCell,
     pub(super) closed: GilValue<bool>,
