@@ -486,3 +486,22 @@ def test_a_sub_interpreter_is_refused_and_the_main_one_goes_on(program, kind, fi
         """
     )
     ended_well(done, "ImportError True\ngoes on\n")
+
+
+# Free-threaded builds ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.hayase_only("asyncio works without the GIL; hayase refuses")
+def test_a_free_threaded_build_is_refused_with_what_to_do(program):
+    done = program(
+        """
+        for name in [name for name in sys.modules if name.startswith("hayase")]:
+            del sys.modules[name]
+        sys.abiflags += "t"
+        try:
+            import hayase
+        except ImportError as error:
+            print(str(error).partition(": ")[2].partition(" (")[0], "hayase._core" in sys.modules)
+        """
+    )
+    ended_well(done, "use the regular build False\n")

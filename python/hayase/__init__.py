@@ -14,6 +14,7 @@ import platform
 from asyncio import *
 from typing import TYPE_CHECKING, Any
 
+from . import _compat as _compat  # the first, because it refuses what hayase cannot run on
 from . import _core
 from .events import EventLoop, new_event_loop
 from .install import install, uninstall

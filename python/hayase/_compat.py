@@ -15,6 +15,14 @@ from typing import Any, TypeAlias, TypeVar
 
 _T = TypeVar("_T")
 
+if "t" in sys.abiflags:
+    # Without this, all one would hear is that there is no `_core`.
+    _name = "python{}.{}".format(*sys.version_info)
+    raise ImportError(
+        "hayase needs the GIL, and this is a free-threaded build of Python: "
+        f"use the regular build ({_name}, not {_name}t)"
+    )
+
 # What `asyncio.run` runs.
 if sys.version_info >= (3, 14):
     MainAwaitable: TypeAlias = Awaitable[_T]

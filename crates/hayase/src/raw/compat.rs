@@ -6,7 +6,10 @@ use super::obj::Obj;
 
 // Everything of `raw` and every cell relies on the GIL (see `cell.rs`), and reference counts lie elsewhere there.
 #[cfg(Py_GIL_DISABLED)]
-compile_error!("hayase needs the GIL: free-threaded builds of Python are not supported");
+compile_error!(
+    "hayase needs the GIL, and this is a free-threaded build of Python: \
+     use the regular build (python3.14, not python3.14t)"
+);
 
 unsafe extern "C" {
     /// Gives a dead object (from a freelist) its first reference again. Exported by every supported version.
