@@ -79,6 +79,7 @@ fn run_turn(py: Python<'_>, this: &Obj, event_loop: &Loop, events: &mut Events) 
         }
         let now = if idle { driver.now() } else { now };
         event_loop.last_poll.set(now);
+        event_loop.runtime.flushed_at.set(now);
         collect_events(py, event_loop, events);
         collect_timers(py, event_loop, now);
     }
@@ -150,9 +151,8 @@ fn collect_timers(py: Python<'_>, event_loop: &Loop, now: Time) {
 /// Runs what is ready now, and nothing that is added meanwhile.
 fn run_batch(py: Python<'_>, this: &Obj, event_loop: &Loop) -> RawResult<()> {
     let runtime = &event_loop.runtime;
-    runtime.turn.set(runtime.turn.get().wrapping_add(1));
     let mut outcome = Ok(());
-    for _ in 0..runtime.scheduler.ready_len(py) {
+    for left in (0..runtime.scheduler.ready_len(py)).rev() {
         let Some(entry) = runtime.scheduler.pop(py) else {
             break;
         };
@@ -161,19 +161,19 @@ fn run_batch(py: Python<'_>, this: &Obj, event_loop: &Loop) -> RawResult<()> {
         } else {
             run_entry(py, this, event_loop, entry)
         };
-        if outcome.is_ok() {
-            outcome = transports::stream::flush_corked(py, runtime);
+        if outcome.is_ok() && left > 0 {
+            outcome = transports::stream::flush_if_due(py, runtime);
         }
         if outcome.is_err() {
             break;
         }
     }
     match outcome {
-        Ok(()) => transports::stream::flush_turn(py, runtime),
+        Ok(()) => transports::stream::flush_all(py, runtime),
         Err(raised) => {
             // Kept aside, because flushing may call protocols.
             let err = raised.fetch(py);
-            if let Err(raised) = transports::stream::flush_turn(py, runtime) {
+            if let Err(raised) = transports::stream::flush_all(py, runtime) {
                 raised.fetch(py).write_unraisable(py, Some(&this.borrow(py)));
             }
             Err(Raised::from_err(py, err))

@@ -12,10 +12,11 @@ pub(crate) mod lookups;
 pub(crate) mod operation;
 pub(crate) mod slots;
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::RawFd;
 
-use driver::{BlockingPool, Driver, Interest, Token};
+use driver::{BlockingPool, Driver, Interest, Time, Token};
 use pyo3::Python;
 
 use crate::raw::cell::{GilCell, GilValue};
@@ -43,18 +44,15 @@ pub(crate) struct Runtime {
     pub(crate) driver: Driver,
     pub(crate) slots: GilCell<Slots>,
     pub(crate) scratch: GilCell<Box<[u8]>>,
-    /// Transports with corked bytes to be flushed when the current ready entry ends.
-    pub(crate) corked: GilCell<Vec<Obj>>,
-    /// Transports that were flushed in this turn already; the rest leaves when the turn ends.
-    pub(crate) corked_late: GilCell<Vec<Obj>>,
+    /// Transports with corked bytes, in the order in which they wrote.
+    pub(crate) corked: GilCell<VecDeque<Obj>>,
+    /// When transports were flushed last within a turn, or the turns since the last poll began.
+    pub(crate) flushed_at: GilValue<Time>,
     /// Transports and servers whose descriptors are open, watched or not; they do not live through this.
     pub(crate) open: Members,
     /// Threads for lookups of names; made when the first one is asked for.
     pub(crate) blocking: GilCell<Option<BlockingPool>>,
     pub(crate) lookups: Lookups,
-    /// Number of the turn that runs; `event_loop/turn.rs` counts it up (wrapping) when a turn begins. Starts at 1: a
-    /// transport that was never flushed says 0.
-    pub(crate) turn: GilValue<u32>,
 }
 
 impl Runtime {
@@ -64,12 +62,11 @@ impl Runtime {
             driver,
             slots: GilCell::new(Slots::new()),
             scratch: GilCell::new(vec![0; NATIVE_SCRATCH_BYTES].into_boxed_slice()),
-            corked: GilCell::new(Vec::new()),
-            corked_late: GilCell::new(Vec::new()),
+            corked: GilCell::new(VecDeque::new()),
+            flushed_at: GilValue::new(Time::from_nanos(0)),
             open: Members::new(),
             blocking: GilCell::new(None),
             lookups: Lookups::new(),
-            turn: GilValue::new(1),
         }
     }
 
@@ -155,8 +152,7 @@ impl Runtime {
         }
         let mut objects: Vec<Obj> = slots.into_iter().map(|slot| slot.object).collect();
         objects.append(&mut self.lookups.drain(py));
-        objects.append(&mut self.corked.with(py, std::mem::take));
-        objects.append(&mut self.corked_late.with(py, std::mem::take));
+        objects.extend(self.corked.with(py, std::mem::take));
         objects
     }
 
@@ -165,6 +161,5 @@ impl Runtime {
         self.slots.peek(|slots| slots.visit(visitor));
         self.lookups.visit(visitor);
         self.corked.peek(|list| list.iter().for_each(|object| visitor.obj(object)));
-        self.corked_late.peek(|list| list.iter().for_each(|object| visitor.obj(object)));
     }
 }

@@ -36,7 +36,7 @@ use crate::runtime::slots::SlotKind;
 use crate::runtime::{Runtime, RuntimeRef};
 use crate::tasks::ready::Ready;
 
-pub(crate) use super::write::{flush_corked, flush_turn};
+pub(crate) use super::write::{flush_all, flush_if_due};
 
 static CALL_EXCEPTION_HANDLER: Name = Name::new(c"call_exception_handler");
 static CREATE_FUTURE: Name = Name::new(c"create_future");
@@ -82,8 +82,6 @@ pub(crate) struct StreamTransport {
     /// Bytes in `corked` and `queue`.
     pub(super) queued_bytes: GilValue<usize>,
     pub(super) flow: GilCell<FlowControl>,
-    /// Number of the turn in which corked bytes were flushed last.
-    pub(super) flushed_in_turn: GilValue<u32>,
     /// Whether the runtime's list of corked transports has it.
     pub(super) in_corked_list: GilValue<bool>,
     /// The TLS layer above has ciphertext for this transport; it is asked for it when the transport is flushed.
@@ -152,7 +150,6 @@ pub(crate) fn make<'py>(
             queue: GilCell::new(None),
             queued_bytes: GilValue::new(0),
             flow: GilCell::new(FlowControl::new()),
-            flushed_in_turn: GilValue::new(0),
             in_corked_list: GilValue::new(false),
             layer_due: GilValue::new(false),
             waits_for_writable: GilValue::new(false),
