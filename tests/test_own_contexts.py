@@ -9,6 +9,7 @@ import contextvars
 import gc
 import itertools
 import random
+import socket
 import sys
 import threading
 import weakref
@@ -403,3 +404,62 @@ def test_a_thousand_callbacks_and_tasks_share_a_context_while_nobody_looks(loop,
             handle.cancel()
 
     run(main())
+
+
+def test_what_runs_between_callbacks_of_one_turn_is_in_the_context_of_the_loop(loop, run):
+    """A reader is run by the loop, between callbacks that have other values."""
+    seen = []
+    ours, theirs = socket.socketpair()
+
+    class Watcher(asyncio.Protocol):
+        def data_received(self, data):
+            seen.append(("protocol", variable.get()))
+
+        def eof_received(self):
+            seen.append(("eof", variable.get()))
+
+    async def main():
+        transport, _ = await loop.create_connection(Watcher, sock=ours)
+        variable.set("later")
+        theirs.send(b"x")
+        # Scheduled when the data lies there: the callbacks before and after it belong to the same turns.
+        for _ in range(5):
+            for _ in range(3):
+                loop.call_soon(variable.get)
+            await asyncio.sleep(0.001)
+        theirs.shutdown(socket.SHUT_WR)
+        for _ in range(5):
+            for _ in range(3):
+                loop.call_soon(variable.get)
+            await asyncio.sleep(0.001)
+        transport.close()
+
+    with theirs:
+        variable.set("base")
+        try:
+            run(main())
+        finally:
+            variable.set("unset")
+    assert [name for name, _ in seen] == ["protocol", "eof"]
+    assert {value for _, value in seen} == {"base"}
+
+
+def test_a_handle_that_is_run_by_hand_gives_the_context_back(loop, run):
+    seen = []
+
+    def by_hand(handle):
+        variable.set("outer")
+        handle._run()
+        seen.append(variable.get())
+
+    async def main():
+        for _ in range(3):
+            inner = loop.call_soon(lambda: seen.append(variable.get()))
+            given = contextvars.copy_context()
+            loop.call_soon(by_hand, inner)
+            loop.call_soon(by_hand, inner, context=given)
+            loop.call_soon(lambda: seen.append(("after", variable.get())))
+        await settle()
+
+    run(main())
+    assert seen == ["unset", "unset", "outer", "unset", "outer", ("after", "unset")] * 3

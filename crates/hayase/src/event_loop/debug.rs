@@ -51,6 +51,7 @@ pub(super) fn run_timed(py: Python<'_>, this: &Obj, event_loop: &Loop, entry: Re
     event_loop.current_handle.set(subject.clone().filter(|_| matches!(entry, Ready::Handle(_))));
     let start = event_loop.runtime.driver.now();
     let outcome = turn::run_entry(py, this, event_loop, entry);
+    event_loop.runtime.scheduler.standing.leave(py);
     event_loop.current_handle.set(None);
     outcome?;
     let seconds = event_loop.runtime.driver.now().saturating_since(start).as_secs_f64();

@@ -161,13 +161,15 @@ fn run_batch(py: Python<'_>, this: &Obj, event_loop: &Loop) -> RawResult<()> {
         } else {
             run_entry(py, this, event_loop, entry)
         };
-        if outcome.is_ok() && left > 0 {
-            outcome = transports::stream::flush_if_due(py, runtime);
+        if outcome.is_ok() && left > 0 && transports::stream::flush_is_due(py, runtime) {
+            runtime.scheduler.standing.leave(py);
+            outcome = transports::stream::flush_all(py, runtime);
         }
         if outcome.is_err() {
             break;
         }
     }
+    runtime.scheduler.standing.leave(py);
     match outcome {
         Ok(()) => transports::stream::flush_all(py, runtime),
         Err(raised) => {
@@ -183,30 +185,35 @@ fn run_batch(py: Python<'_>, this: &Obj, event_loop: &Loop) -> RawResult<()> {
 
 #[inline]
 pub(super) fn run_entry(py: Python<'_>, this: &Obj, event_loop: &Loop, entry: Ready) -> RawResult<()> {
+    let scheduler = &event_loop.runtime.scheduler;
+    let alone = || {
+        scheduler.standing.leave(py);
+        current::leave_last(py, scheduler, this)
+    };
     match entry {
         Ready::Handle(handle) => {
             if !handle::only_sets_result(&handle) {
-                current::leave_last(py, &event_loop.runtime.scheduler, this)?;
+                current::leave_last(py, scheduler, this)?;
             }
-            handle::run(py, &handle)
+            handle::run_entry(py, &scheduler.standing, &handle)
         }
-        Ready::Step(task) => step::step(py, &task),
-        Ready::Wakeup { task, future } => step::wakeup(py, &task, &future),
+        Ready::Step(task) => step::step(py, &scheduler.standing, &task),
+        Ready::Wakeup { task, future } => step::wakeup(py, &scheduler.standing, &task, &future),
         Ready::Linked { outer, inner } => {
-            current::leave_last(py, &event_loop.runtime.scheduler, this)?;
+            alone()?;
             linked::inner_is_done(py, &outer, &inner);
             Ok(())
         }
         Ready::DoneCallback { callback, future, context } => {
-            current::leave_last(py, &event_loop.runtime.scheduler, this)?;
+            alone()?;
             run_done_callback(py, this, event_loop, &callback, &future, context)
         }
         Ready::Io { token, readable, writable } => {
-            current::leave_last(py, &event_loop.runtime.scheduler, this)?;
+            alone()?;
             dispatch::ready(py, event_loop, token, readable, writable)
         }
         Ready::Native { object, work } => {
-            current::leave_last(py, &event_loop.runtime.scheduler, this)?;
+            alone()?;
             dispatch::native(py, &object, work)
         }
     }

@@ -28,23 +28,37 @@ pub(crate) fn is_context(object: &Obj) -> bool {
 /// Runs `body` inside `context`. Fails (and runs nothing) if the context is already entered or is no context.
 #[inline]
 pub(crate) fn run_in<R>(_py: Python<'_>, context: &Obj, body: impl FnOnce() -> R) -> RawResult<R> {
+    enter(context)?;
+    let _exit = Exit(context);
+    Ok(body())
+}
+
+/// Makes `context` the current one. Fails if it is entered already or is no context. [`exit`] ends it.
+#[inline]
+pub(super) fn enter(context: &Obj) -> RawResult<()> {
     // SAFETY: `context` is alive; a wrong type is answered with an exception.
     if unsafe { ffi::PyContext_Enter(context.as_ptr()) } < 0 {
         return Err(Raised);
     }
-    let _exit = Exit(context);
-    Ok(body())
+    Ok(())
+}
+
+/// Ends what [`enter`] began.
+#[inline]
+pub(super) fn exit(context: &Obj) {
+    // SAFETY: alive; one that is not the current one is answered with an exception. An exception that is set already
+    // survives: leaving does not look at it.
+    if unsafe { ffi::PyContext_Exit(context.as_ptr()) } < 0 {
+        // Only possible if Python code left the context unbalanced: nothing can be repaired here, but it is told.
+        // SAFETY: an exception is set.
+        unsafe { ffi::PyErr_WriteUnraisable(context.as_ptr()) };
+    }
 }
 
 struct Exit<'a>(&'a Obj);
 
 impl Drop for Exit<'_> {
     fn drop(&mut self) {
-        // SAFETY: entered in `run_in`. An exception that `body` left set survives: leaving does not look at it.
-        if unsafe { ffi::PyContext_Exit(self.0.as_ptr()) } < 0 {
-            // Only possible if Python code left the context unbalanced: nothing can be repaired here, but it is told.
-            // SAFETY: an exception is set.
-            unsafe { ffi::PyErr_WriteUnraisable(self.0.as_ptr()) };
-        }
+        exit(self.0);
     }
 }

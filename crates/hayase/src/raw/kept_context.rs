@@ -11,6 +11,9 @@
 //! lies, and where a thread keeps its current context, is searched for once, at import; if it is not found as expected,
 //! every copy is made at once.
 //!
+//! Callbacks and steps that follow one another in a turn share a worker without leaving it in between ([`Standing`]): to
+//! enter and leave a context is a twelfth of a small callback.
+//!
 //! Must stay true
 //! - A snapshot is never entered, and no reference to it leaves this file.
 //! - While no loop of ours runs, or when one is about to sleep, snapshot and worker are let go: they would keep the values
@@ -151,32 +154,115 @@ impl KeptContext {
         Some(self.run_in_worker(py, body))
     }
 
+    /// The same for an entry of a turn, which may find a worker entered and may leave one so.
+    #[inline]
+    pub(crate) fn run_entry_in<R>(
+        &self,
+        py: Python<'_>,
+        standing: &Standing,
+        body: impl FnOnce() -> R,
+    ) -> Option<RawResult<R>> {
+        if self.0.get() & SNAPSHOT_BIT == 0 {
+            return self.run_in(py, body);
+        }
+        Some(self.run_in_standing(py, standing, body))
+    }
+
     #[inline]
     fn run_in_worker<R>(&self, py: Python<'_>, body: impl FnOnce() -> R) -> RawResult<R> {
+        let standing = Standing::empty();
+        let result = self.run_in_standing(py, &standing, body);
+        standing.leave(py);
+        result
+    }
+
+    #[inline]
+    fn run_in_standing<R>(&self, py: Python<'_>, standing: &Standing, body: impl FnOnce() -> R) -> RawResult<R> {
         let (Some(snapshot), true) = self.take() else { unreachable!("the caller saw a snapshot") };
         let layout = layout().expect("snapshots are only made with a layout");
-        let worker = match WORKER.take() {
-            Some(worker) if layout.content(&worker) == layout.content(&snapshot) => Ok(worker),
-            _ => context::copy(py, &snapshot),
-        };
-        let worker = match worker {
+        let worker = match standing.worker_like(py, layout, &snapshot) {
             Ok(worker) => worker,
             Err(raised) => {
                 self.set(Self::snapshot(snapshot));
                 return Err(raised);
             }
         };
-        self.set(Self::given(worker.clone()));
-        let result = context::run_in(py, &worker, body);
-        let is_still_its = self.0.get() == worker.as_ptr() as usize;
-        // SAFETY: alive.
-        let references = unsafe { ffi::Py_REFCNT(worker.as_ptr()) };
-        // One is ours, one is its; nobody else has one, so nobody will ever know.
-        if is_still_its && references == 2 && layout.content(&worker) == layout.content(&snapshot) {
+        self.set(Self::given(worker.object().clone()));
+        let result = body();
+        let is_still_its = self.0.get() == worker.object().as_ptr() as usize;
+        // It has a reference; if nobody else has one but us, nobody will ever know.
+        if is_still_its && worker.references() == 1 && layout.content(worker.object()) == layout.content(&snapshot) {
             self.set(Self::snapshot(snapshot));
+            standing.0.set(Some(worker.stay()));
+        }
+        Ok(result)
+    }
+}
+
+/// The worker that a loop left entered after an entry of its turn. Whatever may look at the current context and is not
+/// run by [`KeptContext::run_entry_in`] comes after [`Standing::leave`]; so does the end of the turn.
+pub(crate) struct Standing(ObjCell);
+
+impl Standing {
+    pub(crate) const fn empty() -> Standing {
+        Standing(ObjCell::empty())
+    }
+
+    #[inline]
+    pub(crate) fn leave(&self, _py: Python<'_>) {
+        if let Some(worker) = self.0.take() {
+            context::exit(&worker);
             WORKER.set(Some(worker));
         }
-        result
+    }
+
+    /// A worker with the content of `snapshot`, entered; the one that stands, if it has kept that.
+    #[inline]
+    fn worker_like(&self, py: Python<'_>, layout: Layout, snapshot: &Obj) -> RawResult<Worker> {
+        if let Some(worker) = self.0.take() {
+            let worker = Worker(Some(worker));
+            if worker.references() == 0 && layout.content(worker.object()) == layout.content(snapshot) {
+                return Ok(worker);
+            }
+        }
+        let worker = match WORKER.take() {
+            Some(worker) if layout.content(&worker) == layout.content(snapshot) => worker,
+            _ => context::copy(py, snapshot)?,
+        };
+        context::enter(&worker)?;
+        Ok(Worker(Some(worker)))
+    }
+}
+
+/// A context that is entered; it is left when this is dropped.
+struct Worker(Option<Obj>);
+
+impl Worker {
+    #[inline]
+    fn object(&self) -> &Obj {
+        self.0.as_ref().expect("taken only by what consumes it")
+    }
+
+    /// References that others have: not this one, nor the thread's, whose current context it is.
+    #[inline]
+    fn references(&self) -> isize {
+        // SAFETY: alive.
+        unsafe { ffi::Py_REFCNT(self.object().as_ptr()) - 2 }
+    }
+
+    /// Leaves it entered.
+    #[inline]
+    fn stay(mut self) -> Obj {
+        self.0.take().expect("taken only here")
+    }
+}
+
+impl Drop for Worker {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(worker) = &self.0 {
+            context::exit(worker);
+        }
     }
 }
 

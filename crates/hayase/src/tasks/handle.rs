@@ -27,7 +27,7 @@ use crate::raw::compat;
 use crate::raw::fastcall::Rest;
 use crate::raw::handled::while_handling;
 use crate::raw::instance::{Class, Data, Ref, Visitor};
-use crate::raw::kept_context::KeptContext;
+use crate::raw::kept_context::{KeptContext, Standing};
 use crate::raw::obj::Obj;
 use crate::raw::table::Table;
 use crate::raw::{Raised, RawResult, to_py, to_raw};
@@ -266,16 +266,25 @@ pub(crate) fn only_sets_result(handle: &Obj) -> bool {
 /// (`KeyboardInterrupt`, `SystemExit`); everything else goes to the exception handler.
 #[inline]
 pub(crate) fn run(py: Python<'_>, handle: &Obj) -> RawResult<()> {
+    let standing = Standing::empty();
+    let outcome = run_entry(py, &standing, handle);
+    standing.leave(py);
+    outcome
+}
+
+/// The same as an entry of a turn.
+#[inline]
+pub(crate) fn run_entry(py: Python<'_>, standing: &Standing, handle: &Obj) -> RawResult<()> {
     if compat::THREAD_SAFE_HANDLES
         && let Some(shared) = Ref::<ThreadSafeData>::view_obj(handle)
     {
-        return AnyHandle::exclusively(py, shared, || run_now(py, handle));
+        return AnyHandle::exclusively(py, shared, || run_now(py, standing, handle));
     }
-    run_now(py, handle)
+    run_now(py, standing, handle)
 }
 
 #[inline]
-fn run_now(py: Python<'_>, handle: &Obj) -> RawResult<()> {
+fn run_now(py: Python<'_>, standing: &Standing, handle: &Obj) -> RawResult<()> {
     let this = data(handle);
     if this.cancelled.get() {
         return Ok(());
@@ -285,7 +294,7 @@ fn run_now(py: Python<'_>, handle: &Obj) -> RawResult<()> {
     };
     let args = this.args.get();
     let shape = this.shape.get();
-    let outcome = this.context.run_in(py, || match (shape, &args) {
+    let outcome = this.context.run_entry_in(py, standing, || match (shape, &args) {
         (Shape::One, Some(arg)) => call::call1(py, &callback, arg),
         (Shape::Tuple, Some(tuple)) => call::call_tuple(py, &callback, tuple),
         _ => call::call0(py, &callback),
@@ -293,7 +302,10 @@ fn run_now(py: Python<'_>, handle: &Obj) -> RawResult<()> {
     match outcome {
         // Without a context, the collector cleared it.
         None | Some(Ok(Ok(_))) => Ok(()),
-        Some(Ok(Err(raised)) | Err(raised)) => report(py, handle, raised),
+        Some(Ok(Err(raised)) | Err(raised)) => {
+            standing.leave(py);
+            report(py, handle, raised)
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use pyo3::exceptions::PyRuntimeError;
 use super::ready::Ready;
 use crate::raw::cell::{GilCell, GilValue};
 use crate::raw::instance::Visitor;
+use crate::raw::kept_context::Standing;
 use crate::raw::obj::Obj;
 use crate::raw::{Raised, RawResult};
 use crate::raw::{compat, loop_ref};
@@ -42,6 +43,8 @@ pub(crate) struct Scheduler {
     pub(crate) debug: GilValue<bool>,
     pub(crate) closed: GilValue<bool>,
     pub(crate) current: GilValue<Current>,
+    /// The context that the last entry left entered.
+    pub(crate) standing: Standing,
     /// `threading.get_ident()` of the thread that runs the loop; 0 when it does not run.
     pub(crate) running_thread: GilValue<u64>,
 }
@@ -56,6 +59,7 @@ impl Scheduler {
             debug: GilValue::new(false),
             closed: GilValue::new(false),
             current: GilValue::new(Current::None),
+            standing: Standing::empty(),
             running_thread: GilValue::new(0),
         }
     }

@@ -14,6 +14,7 @@ use crate::interop::imports;
 use crate::raw::call::{self, Name};
 use crate::raw::coroutine::{self, Sent};
 use crate::raw::instance::Ref;
+use crate::raw::kept_context::Standing;
 use crate::raw::obj::Obj;
 use crate::raw::{Raised, RawResult, compat, exception};
 
@@ -26,12 +27,12 @@ static RESULT: Name = Name::new(c"result");
 
 /// `Ready::Step`. `Err` only for what must leave `run_forever`.
 #[inline]
-pub(crate) fn step(py: Python<'_>, task: &Obj) -> RawResult<()> {
+pub(crate) fn step(py: Python<'_>, standing: &Standing, task: &Obj) -> RawResult<()> {
     let Some(task) = Ref::<TaskData>::view_obj(task) else {
         return Ok(());
     };
     let thrown = task.throw_next.take();
-    match in_context(py, task, thrown) {
+    match in_context(py, standing, task, thrown) {
         Ok(()) => Ok(()),
         Err(raised) => failed(py, task, raised),
     }
@@ -39,11 +40,14 @@ pub(crate) fn step(py: Python<'_>, task: &Obj) -> RawResult<()> {
 
 /// `Ready::Wakeup`. `Err` only for what must leave `run_forever`.
 #[inline]
-pub(crate) fn wakeup(py: Python<'_>, task: &Obj, future: &Obj) -> RawResult<()> {
+pub(crate) fn wakeup(py: Python<'_>, standing: &Standing, task: &Obj, future: &Obj) -> RawResult<()> {
     let Some(task) = Ref::<TaskData>::view_obj(task) else {
         return Ok(());
     };
-    let outcome = failure_of(py, task, future).and_then(|thrown| in_context(py, task, thrown));
+    if core_of(future).is_none() {
+        standing.leave(py);
+    }
+    let outcome = failure_of(py, task, future).and_then(|thrown| in_context(py, standing, task, thrown));
     match outcome {
         Ok(()) => Ok(()),
         Err(raised) => failed(py, task, raised),
@@ -80,8 +84,8 @@ fn failure_of(py: Python<'_>, task: &Ref<TaskData>, future: &Obj) -> RawResult<O
 }
 
 #[inline]
-fn in_context(py: Python<'_>, task: &Ref<TaskData>, thrown: Option<Obj>) -> RawResult<()> {
-    match task.context.run_in(py, || run(py, task, thrown)) {
+fn in_context(py: Python<'_>, standing: &Standing, task: &Ref<TaskData>, thrown: Option<Obj>) -> RawResult<()> {
+    match task.context.run_entry_in(py, standing, || run(py, task, thrown)) {
         Some(outcome) => outcome?,
         None => Err(uninitialised(py)),
     }

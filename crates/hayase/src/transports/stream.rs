@@ -36,7 +36,7 @@ use crate::runtime::slots::SlotKind;
 use crate::runtime::{Runtime, RuntimeRef};
 use crate::tasks::ready::Ready;
 
-pub(crate) use super::write::{flush_all, flush_if_due};
+pub(crate) use super::write::{flush_all, flush_is_due};
 
 static CALL_EXCEPTION_HANDLER: Name = Name::new(c"call_exception_handler");
 static CREATE_FUTURE: Name = Name::new(c"create_future");

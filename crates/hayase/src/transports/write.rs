@@ -163,21 +163,21 @@ pub(super) fn abort(this: &Bound<'_, StreamTransport>) -> RawResult<()> {
 
 // Corking and flushing
 
-/// Between two ready entries of a turn.
+/// Whether what is corked leaves now, between two ready entries of a turn.
 #[inline]
-pub(crate) fn flush_if_due(py: Python<'_>, runtime: &Runtime) -> RawResult<()> {
+pub(crate) fn flush_is_due(py: Python<'_>, runtime: &Runtime) -> bool {
     if runtime.corked.with(py, |list| list.is_empty()) {
-        return Ok(());
+        return false;
     }
     let now = runtime.driver.now();
-    if now.saturating_since(runtime.flushed_at.get()) < FLUSH_AT_MOST_EVERY {
-        return Ok(());
+    let due = now.saturating_since(runtime.flushed_at.get()) >= FLUSH_AT_MOST_EVERY;
+    if due {
+        runtime.flushed_at.set(now);
     }
-    runtime.flushed_at.set(now);
-    flush_all(py, runtime)
+    due
 }
 
-/// When a turn ends. In the order of the writes. Flushing may call the protocol, which may write: until nothing is left. A
+/// When it is due, and when a turn ends. In the order of the writes. Flushing may call the protocol, which may write: until nothing is left. A
 /// `KeyboardInterrupt` leaves the rest in the list, for the next turn.
 #[inline]
 pub(crate) fn flush_all(py: Python<'_>, runtime: &Runtime) -> RawResult<()> {
