@@ -37,8 +37,8 @@ mod _core {
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         tasks::handle::init(py, module)?;
         tasks::init(py, module)?;
-        module.add_class::<runtime::coroutine::NativeCoroutine>()?;
-        runtime::operation::init(py, module)?;
+        runtime::coroutine::init(module)?;
+        runtime::operation::init(module)?;
         raw::function::init(py, module)?;
         sync::init(py, module)?;
         waiting::init(py, module)?;

@@ -161,7 +161,7 @@ pub(crate) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
     module.add_class::<connect::Attempt>()?;
     module.add_class::<connect::ConnectedSocket>()?;
     resolve::init(py)?;
-    sockets::init(py, module)?;
+    sockets::init(module)?;
     work_item::init(py, module)?;
     crate::interop::imports::prepare_reports(py)?;
     kept_context::init(py)?;

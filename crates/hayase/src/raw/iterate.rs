@@ -1,15 +1,14 @@
 //! Driving awaitables by hand: `send`, `throw`, and the iterator behind `await`.
 
-use pyo3::exceptions::{PyStopIteration, PyTypeError};
+use pyo3::exceptions::PyTypeError;
+use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::{PyErr, ffi};
 
 use super::call::{self, Name};
 use super::obj::Obj;
-use super::{Raised, RawResult, exception};
+use super::{Raised, RawResult};
 
 static AWAIT: Name = Name::new(c"__await__");
-static THROW: Name = Name::new(c"throw");
 
 pub(crate) enum Step {
     Yielded(Obj),
@@ -57,26 +56,11 @@ pub(crate) fn send(_py: Python<'_>, iterator: &Obj, value: &Obj) -> RawResult<St
     }
 }
 
-/// As [`throw`], with exceptions as objects.
-pub(crate) fn throw_instance(py: Python<'_>, iterator: &Obj, error: Obj) -> Result<Step, Obj> {
+/// `iterator.throw(error)`
+pub(crate) fn throw(py: Python<'_>, iterator: &Obj, error: Obj) -> Result<Step, Obj> {
     match super::coroutine::throw(py, iterator, &error) {
         super::coroutine::Sent::Yielded(value) => Ok(Step::Yielded(value)),
         super::coroutine::Sent::Returned(value) => Ok(Step::Returned(value)),
         super::coroutine::Sent::Raised(raised) => Err(super::exception::fetch(py, raised)),
-    }
-}
-
-pub(crate) fn throw(py: Python<'_>, iterator: &Obj, err: PyErr) -> PyResult<Step> {
-    let value = exception::instance(py, err);
-    match call::method(py, iterator, &THROW, &[&value]) {
-        Ok(yielded) => Ok(Step::Yielded(yielded)),
-        Err(raised) => {
-            let err = raised.fetch(py);
-            if err.is_instance_of::<PyStopIteration>(py) {
-                let value = err.value(py).getattr("value")?;
-                return Ok(Step::Returned(Obj::from_bound(value)));
-            }
-            Err(err)
-        }
     }
 }

@@ -1,32 +1,29 @@
 //! Native coroutines: a Rust `async` block that Python awaits, and that awaits Python's awaitables.
 //!
-//! The async methods of the loop are such blocks. Inside, `co.wait_for(awaitable).await` hands the awaitable's yields to
-//! whoever drives the coroutine (a task), and what is sent or thrown into the coroutine to the awaitable. So a
-//! cancellation arrives as `Err(CancelledError)` at the point of waiting, as in Python.
+//! The async methods of the loop are such blocks. Inside, `co.wait_for(awaitable).await` has the coroutine await it
+//! (`suspendable.rs`), and goes on with what came of it. So a cancellation arrives as `Err(CancelledError)` at the point
+//! of waiting, as in Python.
 //!
 //! Must stay true
 //! - The block is out of its cell while it runs: Python code may touch the coroutine object meanwhile.
-//! - One point of waiting at a time (no `join`): the iterator in `Exchange::awaiting` is the only one.
+//! - One point of waiting at a time (no `join`): there is one `Exchange`.
 
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::mem::offset_of;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use pyo3::exceptions::{
-    PyGeneratorExit, PyRuntimeError, PyRuntimeWarning, PyStopIteration, PySystemError, PyTypeError, PyValueError,
-};
-use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyTuple, PyType};
+use pyo3::types::PyModule;
 
+use super::suspendable::{self, Outcome, Progress, Suspendable, Turn};
 use super::{Runtime, RuntimeRef};
-use crate::raw::cell::{GilCell, ObjCell};
-use crate::raw::instance::Visitor;
-use crate::raw::iterate::{self, Step};
+use crate::raw::cell::GilCell;
+use crate::raw::instance::{Class, Data, Ref, Visitor};
 use crate::raw::obj::Obj;
-use crate::raw::to_py;
+use crate::raw::{Raised, RawResult, no_panic, to_py, to_raw};
 
 type Body = Pin<Box<dyn Future<Output = PyResult<Obj>>>>;
 
@@ -36,17 +33,10 @@ pub(crate) struct Co(Rc<Exchange>);
 
 struct Exchange {
     runtime: RuntimeRef,
-    /// The iterator that is waited for.
-    awaiting: ObjCell,
-    /// What was sent or thrown in, for the point of waiting.
-    input: GilCell<Option<Input>>,
-    /// What the point of waiting yields.
-    output: ObjCell,
-}
-
-enum Input {
-    Send(Obj),
-    Throw(PyErr),
+    /// What the point of waiting asks for.
+    turn: GilCell<Option<Turn>>,
+    /// What came of it.
+    outcome: GilCell<Option<Outcome>>,
 }
 
 impl Co {
@@ -63,97 +53,54 @@ impl Co {
     }
 
     /// `await awaitable`
-    pub(crate) fn wait_for(&self, awaitable: Obj) -> WaitFor {
-        WaitFor { exchange: Rc::clone(&self.0), awaitable: Some(awaitable) }
+    pub(crate) fn wait_for(&self, awaitable: Obj) -> Waiting {
+        Waiting { exchange: Rc::clone(&self.0), turn: Some(Turn::Await(awaitable)) }
     }
 
     /// `await asyncio.sleep(0)`: everything that is ready runs first.
-    pub(crate) fn yield_once(&self) -> YieldOnce {
-        YieldOnce { exchange: Rc::clone(&self.0), yielded: false }
+    pub(crate) async fn yield_once(&self) -> PyResult<()> {
+        Waiting { exchange: Rc::clone(&self.0), turn: Some(Turn::GiveWay) }.await.map(drop)
     }
 }
 
-pub(crate) struct WaitFor {
+/// A point of waiting.
+pub(crate) struct Waiting {
     exchange: Rc<Exchange>,
     /// Until it is polled first.
-    awaitable: Option<Obj>,
+    turn: Option<Turn>,
 }
 
-impl Future for WaitFor {
+impl Future for Waiting {
     type Output = PyResult<Obj>;
 
     fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<PyResult<Obj>> {
-        let this = &mut *self;
+        let turn = self.turn.take();
+        let exchange = &self.exchange;
         Python::attach(|py| {
-            let exchange = &this.exchange;
-            let stepped = match this.awaitable.take() {
-                Some(awaitable) => to_py(py, iterate::await_iterator(py, &awaitable)).and_then(|iterator| {
-                    exchange.awaiting.set(Some(iterator.clone()));
-                    to_py(py, iterate::send(py, &iterator, &Obj::none(py)))
-                }),
-                None => {
-                    let iterator = exchange.awaiting.get();
-                    match (iterator, exchange.input.with(py, Option::take)) {
-                        (Some(iterator), Some(Input::Send(value))) => to_py(py, iterate::send(py, &iterator, &value)),
-                        (Some(iterator), Some(Input::Throw(err))) => iterate::throw(py, &iterator, err),
-                        (None, _) | (_, None) => Err(PyRuntimeError::new_err("coroutine was cleared")),
-                    }
-                }
-            };
-            match stepped {
-                Ok(Step::Yielded(value)) => {
-                    exchange.output.set(Some(value));
-                    Poll::Pending
-                }
-                Ok(Step::Returned(value)) => {
-                    exchange.awaiting.set(None);
-                    Poll::Ready(Ok(value))
-                }
-                Err(err) => {
-                    exchange.awaiting.set(None);
-                    Poll::Ready(Err(err))
-                }
-            }
-        })
-    }
-}
-
-pub(crate) struct YieldOnce {
-    exchange: Rc<Exchange>,
-    yielded: bool,
-}
-
-impl Future for YieldOnce {
-    type Output = PyResult<()>;
-
-    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<PyResult<()>> {
-        let this = &mut *self;
-        Python::attach(|py| {
-            if !std::mem::replace(&mut this.yielded, true) {
-                this.exchange.output.set(Some(Obj::none(py)));
+            if turn.is_some() {
+                drop(exchange.turn.with(py, |place| std::mem::replace(place, turn)));
                 return Poll::Pending;
             }
-            match this.exchange.input.with(py, Option::take) {
-                Some(Input::Throw(err)) => Poll::Ready(Err(err)),
-                Some(Input::Send(_)) | None => Poll::Ready(Ok(())),
+            match exchange.outcome.with(py, Option::take) {
+                Some(Ok(value)) => Poll::Ready(Ok(value)),
+                Some(Err(error)) => Poll::Ready(Err(PyErr::from_value(error.into_bound(py)))),
+                None => Poll::Ready(Err(cleared())),
             }
         })
     }
 }
 
-enum State {
-    Created(Body),
-    Suspended(Body),
-    Running,
-    Done,
+fn cleared() -> PyErr {
+    PyRuntimeError::new_err("coroutine was cleared")
 }
 
 /// A coroutine whose body is Rust.
-#[pyclass(module = "hayase._core", frozen, weakref)]
 pub(crate) struct NativeCoroutine {
-    state: GilCell<State>,
-    exchange: GilCell<Co>,
+    progress: Progress,
     name: &'static str,
+    /// The block, while it does not run.
+    body: GilCell<Option<Body>>,
+    exchange: Rc<Exchange>,
 }
 
 /// Makes the coroutine object; `body` gets its [`Co`] and begins to run when the coroutine is awaited.
@@ -166,185 +113,77 @@ pub(crate) fn make<F>(
 where
     F: Future<Output = PyResult<Obj>> + 'static,
 {
-    let co = Co(Rc::new(Exchange {
-        runtime,
-        awaiting: ObjCell::empty(),
-        input: GilCell::new(None),
-        output: ObjCell::empty(),
-    }));
-    let body: Body = Box::pin(body(co.clone()));
-    let coroutine = NativeCoroutine { state: GilCell::new(State::Created(body)), exchange: GilCell::new(co), name };
-    Ok(Obj::from_bound(Bound::new(py, coroutine)?))
+    let exchange = Rc::new(Exchange { runtime, turn: GilCell::new(None), outcome: GilCell::new(None) });
+    let body: Body = Box::pin(body(Co(Rc::clone(&exchange))));
+    let made = NativeCoroutine { progress: Progress::new(), name, body: GilCell::new(Some(body)), exchange };
+    Ok(to_py(py, NativeCoroutine::class().make(py, made))?.into_obj())
 }
 
-#[pymethods]
 impl NativeCoroutine {
-    fn send(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        self.resume(py, Input::Send(Obj::from_any(value)))
-    }
-
-    #[pyo3(signature = (typ, val=None, tb=None, /))]
-    fn throw(
-        &self,
-        py: Python<'_>,
-        typ: &Bound<'_, PyAny>,
-        val: Option<&Bound<'_, PyAny>>,
-        tb: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<Py<PyAny>> {
-        self.resume(py, Input::Throw(exception(typ, val, tb)?))
-    }
-
-    fn close(&self, py: Python<'_>) -> PyResult<()> {
-        let unstarted = self.state.with(py, |state| match state {
-            State::Created(_) => Some(std::mem::replace(state, State::Done)),
-            State::Done => Some(State::Done),
-            State::Suspended(_) | State::Running => None,
-        });
-        if unstarted.is_some() {
-            return Ok(());
-        }
-        match self.resume(py, Input::Throw(PyGeneratorExit::new_err(()))) {
-            Ok(_) => Err(PyRuntimeError::new_err("coroutine ignored GeneratorExit")),
-            Err(err) if err.is_instance_of::<PyGeneratorExit>(py) || err.is_instance_of::<PyStopIteration>(py) => {
-                Ok(())
+    fn poll(&self, py: Python<'_>) -> RawResult<Turn> {
+        let Some(mut body) = self.body.with(py, Option::take) else {
+            return Err(Raised::from_err(py, cleared()));
+        };
+        // A panic ends the coroutine, and drops the block like any other end.
+        let polled = no_panic(py, || Ok(body.as_mut().poll(&mut Context::from_waker(Waker::noop()))));
+        match to_raw(py, polled)? {
+            Poll::Pending => {
+                self.body.with(py, |place| *place = Some(body));
+                Ok(self.exchange.turn.with(py, Option::take).expect("a block waits for nothing but a `Waiting`"))
             }
-            Err(err) => Err(err),
+            Poll::Ready(outcome) => to_raw(py, outcome).map(Turn::Return),
         }
     }
+}
 
-    fn __await__(this: Py<Self>) -> Py<Self> {
-        this
+impl Suspendable for NativeCoroutine {
+    const PROGRESS: usize = offset_of!(NativeCoroutine, progress);
+
+    fn progress(&self) -> &Progress {
+        &self.progress
     }
-
-    fn __iter__(this: Py<Self>) -> Py<Self> {
-        this
-    }
-
-    fn __next__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        self.resume(py, Input::Send(Obj::none(py)))
-    }
-
-    #[getter(__name__)]
-    fn short_name(&self) -> &'static str {
-        self.name.rsplit('.').next().unwrap_or(self.name)
-    }
-
-    #[getter(__qualname__)]
-    fn qualified_name(&self) -> &'static str {
+    fn name(&self) -> &'static str {
         self.name
     }
-
-    #[getter]
-    fn cr_running(&self, py: Python<'_>) -> bool {
-        self.state.with(py, |state| matches!(state, State::Running))
+    fn start(py: Python<'_>, this: &Ref<Self>) -> RawResult<Turn> {
+        this.poll(py)
     }
-
-    fn __repr__(this: &Bound<'_, Self>) -> String {
-        format!("<coroutine object {} at {:p}>", this.get().name, this.as_ptr())
+    fn resume(py: Python<'_>, this: &Ref<Self>, outcome: Outcome) -> RawResult<Turn> {
+        drop(this.exchange.outcome.with(py, |place| place.replace(outcome)));
+        this.poll(py)
     }
-
-    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        Visitor::traverse(&visit, |visitor| {
-            self.exchange.peek(|co| {
-                co.0.runtime.visit(visitor);
-                visitor.cell(&co.0.awaiting);
-                visitor.cell(&co.0.output);
-            });
-        })
+    fn release(&self, py: Python<'_>) {
+        drop(self.body.with(py, Option::take));
     }
+}
 
-    fn __clear__(&self) {
+impl Data for NativeCoroutine {
+    const FINALIZE: bool = true;
+    const FREELIST: usize = 0;
+
+    fn class() -> &'static Class<Self> {
+        static CLASS: Class<NativeCoroutine> = Class::new();
+        &CLASS
+    }
+    fn visit(&self, visitor: &mut Visitor<'_>) {
+        self.progress.visit(visitor);
+        self.exchange.runtime.visit(visitor);
+    }
+    fn clear(&self) {
+        self.progress.clear();
         // Only what is out of reach of every running code is cleared, so the block does not run now.
-        Python::attach(|py| {
-            let awaiting = self.exchange.with(py, |co| co.0.awaiting.take());
-            let body = self.state.with(py, |state| std::mem::replace(state, State::Done));
-            drop(body);
-            drop(awaiting);
-        });
+        Python::attach(|py| self.release(py));
+    }
+    fn wants_finalizer(&self) -> bool {
+        self.progress.is_unfinished()
+    }
+    fn finalize(py: Python<'_>, this: &Ref<Self>) {
+        suspendable::finalize(py, this);
     }
 }
 
-impl NativeCoroutine {
-    fn resume(&self, py: Python<'_>, input: Input) -> PyResult<Py<PyAny>> {
-        let mut body = match self.state.with(py, |state| std::mem::replace(state, State::Running)) {
-            State::Created(body) => match input {
-                Input::Send(value) if value.is_none() => body,
-                Input::Send(_) => {
-                    self.state.with(py, |state| *state = State::Created(body));
-                    return Err(PyTypeError::new_err("can't send non-None value to a just-started coroutine"));
-                }
-                Input::Throw(err) => {
-                    self.state.with(py, |state| *state = State::Done);
-                    drop(body);
-                    return Err(err);
-                }
-            },
-            State::Suspended(body) => {
-                self.exchange.with(py, |co| co.clone()).0.input.with(py, |place| *place = Some(input));
-                body
-            }
-            State::Running => return Err(PyValueError::new_err("coroutine already executing")),
-            State::Done => {
-                self.state.with(py, |state| *state = State::Done);
-                return Err(PyRuntimeError::new_err("cannot reuse already awaited coroutine"));
-            }
-        };
-        let polled = catch_unwind(AssertUnwindSafe(|| body.as_mut().poll(&mut Context::from_waker(Waker::noop()))));
-        let outcome = match polled {
-            Ok(Poll::Pending) => {
-                self.state.with(py, |state| *state = State::Suspended(body));
-                let yielded = self.exchange.with(py, |co| co.0.output.take());
-                let yielded = yielded.unwrap_or_else(|| Obj::none(py));
-                return Ok(yielded.into_bound(py).unbind());
-            }
-            Ok(Poll::Ready(outcome)) => outcome,
-            Err(_) => {
-                Err(PySystemError::new_err(format!("hayase has a bug, please report it: {} panicked", self.name)))
-            }
-        };
-        self.state.with(py, |state| *state = State::Done);
-        drop(body);
-        let value = outcome?.into_bound(py);
-        Err(PyStopIteration::new_err((value.unbind(),)))
-    }
-}
-
-impl Drop for NativeCoroutine {
-    fn drop(&mut self) {
-        Python::try_attach(|py| {
-            if !self.state.with(py, |state| matches!(state, State::Created(_))) {
-                return;
-            }
-            // Whoever drops the coroutine may be handling an exception.
-            let pending = PyErr::take(py);
-            let text = std::ffi::CString::new(format!("coroutine '{}' was never awaited", self.name));
-            if let Ok(text) = text
-                && let Err(err) = PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), &text, 1)
-            {
-                err.write_unraisable(py, None);
-            }
-            if let Some(err) = pending {
-                err.restore(py);
-            }
-        });
-    }
-}
-
-/// The exception that `throw(typ, val, tb)` means.
-fn exception(typ: &Bound<'_, PyAny>, val: Option<&Bound<'_, PyAny>>, tb: Option<&Bound<'_, PyAny>>) -> PyResult<PyErr> {
-    let value = match typ.cast::<PyType>() {
-        Ok(class) => match val {
-            Some(val) if val.is_instance(class)? => val.clone(),
-            Some(val) if val.is_instance_of::<PyTuple>() => class.call1(val.cast::<PyTuple>()?)?,
-            Some(val) if !val.is_none() => class.call1((val,))?,
-            Some(_) | None => class.call0()?,
-        },
-        Err(_) => typ.clone(),
-    };
-    if let Some(tb) = tb
-        && !tb.is_none()
-    {
-        value.setattr("__traceback__", tb)?;
-    }
-    Ok(PyErr::from_value(value))
+/// Makes the type and puts it into the module.
+pub(crate) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    const DOC: &std::ffi::CStr = c"A coroutine whose body is Rust.";
+    suspendable::init::<NativeCoroutine>(module, c"hayase._core.NativeCoroutine", DOC)
 }

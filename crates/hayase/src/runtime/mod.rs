@@ -11,6 +11,7 @@ pub(crate) mod coroutine;
 pub(crate) mod lookups;
 pub(crate) mod operation;
 pub(crate) mod slots;
+pub(crate) mod suspendable;
 
 use std::collections::VecDeque;
 use std::io;

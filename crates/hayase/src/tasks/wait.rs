@@ -169,7 +169,7 @@ impl Awaiting {
         }
         let stepped = match input {
             Input::Send(value) => iterate::send(py, &what, &value).map_err(|raised| exception::fetch(py, raised)),
-            Input::Throw(error) => iterate::throw_instance(py, &what, error),
+            Input::Throw(error) => iterate::throw(py, &what, error),
         };
         self.stepped(py, stepped)
     }

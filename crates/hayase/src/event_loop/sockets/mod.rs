@@ -57,8 +57,8 @@ fn is_greedy(event_loop: &Loop) -> bool {
     count > IMMEDIATE_MAX
 }
 
-pub(super) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()> {
-    transfer::init(py, module)
+pub(super) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    transfer::init(module)
 }
 
 pub(super) fn accept(this: &Bound<'_, Loop>, sock: &Bound<'_, PyAny>) -> PyResult<Obj> {

@@ -1,4 +1,4 @@
-//! The coroutines that move data: one small object each, a state machine by hand.
+//! The coroutines that move data: one small object each, a state machine by hand (`runtime/suspendable.rs`).
 //!
 //! `await loop.sock_recv(sock, n)` with data that has arrived makes this object and the bytes, and nothing else. On a plain,
 //! non-blocking `socket.socket` the system call is made straight from here; what is unusual in any way (another class, a
@@ -8,15 +8,13 @@
 //! - The descriptor is asked for at each attempt: a socket that was closed meanwhile is an error, not somebody else's.
 //! - Whoever waits was told "not now" just before (`watchers.rs` counts on it).
 
-use std::ffi::CStr;
 use std::io;
+use std::mem::offset_of;
 use std::os::fd::RawFd;
 
-use pyo3::exceptions::{
-    PyBlockingIOError, PyInterruptedError, PyRuntimeError, PyRuntimeWarning, PyTypeError, PyValueError,
-};
+use pyo3::exceptions::{PyBlockingIOError, PyInterruptedError, PyRuntimeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyInt, PyModule, PyString};
+use pyo3::types::{PyInt, PyModule};
 
 use super::{check_socket, is_greedy};
 use crate::event_loop::Loop;
@@ -25,14 +23,11 @@ use crate::interop::{errors, imports};
 use crate::raw::bytes::{self, Bytes};
 use crate::raw::call::{self, Name};
 use crate::raw::cell::{GilValue, ObjCell};
-use crate::raw::fastcall::Args;
 use crate::raw::instance::{Class, Data, Ref, Visitor};
 use crate::raw::obj::Obj;
-use crate::raw::table::{Step, Table};
 use crate::raw::{Raised, RawResult, exception, to_py, to_raw};
+use crate::runtime::suspendable::{self, Outcome, Progress, Suspendable, Turn};
 use crate::runtime::{RuntimeRef, SCRATCH_BYTES};
-use crate::tasks::future;
-use crate::tasks::wait::{Awaiting, Driven, Input};
 
 static FILENO: Name = Name::new(c"fileno");
 static GETTIMEOUT: Name = Name::new(c"gettimeout");
@@ -56,12 +51,12 @@ enum Operation {
 impl Operation {
     fn name(self) -> &'static str {
         match self {
-            Operation::Receive => "sock_recv",
-            Operation::ReceiveInto => "sock_recv_into",
-            Operation::ReceiveFrom => "sock_recvfrom",
-            Operation::ReceiveFromInto => "sock_recvfrom_into",
-            Operation::SendAll => "sock_sendall",
-            Operation::SendTo => "sock_sendto",
+            Operation::Receive => "Loop.sock_recv",
+            Operation::ReceiveInto => "Loop.sock_recv_into",
+            Operation::ReceiveFrom => "Loop.sock_recvfrom",
+            Operation::ReceiveFromInto => "Loop.sock_recvfrom_into",
+            Operation::SendAll => "Loop.sock_sendall",
+            Operation::SendTo => "Loop.sock_sendto",
         }
     }
 
@@ -75,30 +70,66 @@ impl Operation {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
-    Created,
-    Running,
-    /// Lets everything run that is ready.
-    GivingWay,
-    Waiting,
-    Done,
-}
-
 pub(crate) struct Transfer {
+    progress: Progress,
     operation: Operation,
-    state: GilValue<State>,
     runtime: RuntimeRef,
     sock: ObjCell,
     /// How much, or what from or into.
     argument: ObjCell,
     /// The address to send to, or how much to receive into a buffer.
     extra: ObjCell,
-    awaiting: Awaiting,
+    /// What is waited for, and the descriptor that it is about.
     future: ObjCell,
-    /// The descriptor that is waited for.
     fd: GilValue<RawFd>,
     sent: GilValue<usize>,
+}
+
+impl Transfer {
+    fn cells(&self) -> [&ObjCell; 4] {
+        [&self.sock, &self.argument, &self.extra, &self.future]
+    }
+}
+
+impl Suspendable for Transfer {
+    const PROGRESS: usize = offset_of!(Transfer, progress);
+
+    #[inline]
+    fn progress(&self) -> &Progress {
+        &self.progress
+    }
+    fn name(&self) -> &'static str {
+        self.operation.name()
+    }
+
+    #[inline]
+    fn start(py: Python<'_>, this: &Ref<Self>) -> RawResult<Turn> {
+        let sock = socket_of(py, this)?;
+        to_raw(py, check_socket(py, &this.runtime, &sock.borrow(py)))?;
+        let object = this.runtime.object().borrow(py);
+        if is_greedy(loop_of(&object).get()) { Ok(Turn::GiveWay) } else { attempt_or_wait(py, this, &sock) }
+    }
+
+    #[inline]
+    fn resume(py: Python<'_>, this: &Ref<Self>, outcome: Outcome) -> RawResult<Turn> {
+        match outcome {
+            Ok(_) => {
+                // Who resolved the future has taken it out of the list.
+                this.future.set(None);
+                attempt_or_wait(py, this, &socket_of(py, this)?)
+            }
+            Err(error) => Err(exception::restore(py, error)),
+        }
+    }
+
+    #[inline]
+    fn release(&self, py: Python<'_>) {
+        if let Some(future) = self.future.take() {
+            let object = self.runtime.object().borrow(py);
+            watchers::stop_waiting(py, loop_of(&object).get(), self.operation.side(), self.fd.get(), &future);
+        }
+        self.cells().into_iter().for_each(|cell| cell.set(None));
+    }
 }
 
 impl Data for Transfer {
@@ -110,55 +141,45 @@ impl Data for Transfer {
         &CLASS
     }
     fn visit(&self, visitor: &mut Visitor<'_>) {
+        self.progress.visit(visitor);
         self.runtime.visit(visitor);
-        self.awaiting.visit(visitor);
         self.cells().into_iter().for_each(|cell| visitor.cell(cell));
     }
     fn clear(&self) {
-        self.awaiting.clear();
+        self.progress.clear();
         self.cells().into_iter().for_each(|cell| cell.set(None));
     }
     #[inline]
     fn wants_finalizer(&self) -> bool {
-        matches!(self.state.get(), State::Created | State::Waiting)
+        self.progress.is_unfinished()
     }
     fn finalize(py: Python<'_>, this: &Ref<Self>) {
-        if this.state.get() == State::Created
-            && let Err(err) = warn_never_awaited(py, this)
-        {
-            exception::write_unraisable(py, Raised::from_err(py, err), this.as_obj());
-        }
-        this.finish(py);
+        suspendable::finalize(py, this);
     }
 }
 
-impl Transfer {
-    fn cells(&self) -> [&ObjCell; 4] {
-        [&self.sock, &self.argument, &self.extra, &self.future]
-    }
+fn loop_of<'a, 'py>(object: &'a Bound<'py, PyAny>) -> &'a Bound<'py, Loop> {
+    object.cast::<Loop>().expect("made by a method of the loop")
+}
 
-    /// The end, however it came.
-    fn finish(&self, py: Python<'_>) {
-        self.stop_waiting(py);
-        self.state.set(State::Done);
-        for cell in [&self.sock, &self.argument, &self.extra] {
-            cell.set(None);
-        }
-    }
+fn socket_of(py: Python<'_>, this: &Ref<Transfer>) -> RawResult<Obj> {
+    let cleared = || Raised::from_err(py, PyRuntimeError::new_err("coroutine was cleared"));
+    this.sock.get().ok_or_else(cleared)
+}
 
-    fn suspend(&self, state: State, value: Obj) -> Step {
-        self.state.set(state);
-        Step::Yield(value)
+/// Tries, and waits if the socket is not ready.
+#[inline]
+fn attempt_or_wait(py: Python<'_>, this: &Ref<Transfer>, sock: &Obj) -> RawResult<Turn> {
+    if let Some(result) = attempt(py, this, sock)? {
+        return Ok(Turn::Return(result));
     }
-
-    fn stop_waiting(&self, py: Python<'_>) {
-        self.awaiting.clear();
-        if let Some(future) = self.future.take()
-            && let Ok(event_loop) = self.runtime.object().borrow(py).cast::<Loop>()
-        {
-            watchers::stop_waiting(py, event_loop.get(), self.operation.side(), self.fd.get(), &future);
-        }
-    }
+    let fd = descriptor(py, sock)?;
+    let object = this.runtime.object().borrow(py);
+    let future = watchers::begin_wait(py, loop_of(&object), this.operation.side(), &sock.borrow(py), fd);
+    let future = to_raw(py, future)?;
+    this.fd.set(fd);
+    this.future.set(Some(future.clone()));
+    Ok(Turn::Await(future))
 }
 
 // The methods of the loop
@@ -211,13 +232,12 @@ fn make(
 ) -> PyResult<Obj> {
     let py = this.py();
     let transfer = Transfer {
+        progress: Progress::new(),
         operation,
-        state: GilValue::new(State::Created),
         runtime: Loop::runtime_ref(this),
         sock: ObjCell::new(Some(Obj::from_any(sock))),
         argument: ObjCell::new(Some(Obj::from_any(argument))),
         extra: ObjCell::new(extra.map(Obj::from_any)),
-        awaiting: Awaiting::nothing(),
         future: ObjCell::empty(),
         fd: GilValue::new(-1),
         sent: GilValue::new(0),
@@ -225,154 +245,9 @@ fn make(
     Ok(to_py(py, Transfer::class().make(py, transfer))?.into_obj())
 }
 
-pub(super) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()> {
-    const DOC: &CStr = c"A coroutine of the loop that receives from or sends to a socket.";
-    const DISALLOW: u64 = pyo3::ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION;
-    let table = Table::<Transfer>::new(c"hayase._core.Transfer", DOC, std::ptr::null_mut(), DISALLOW)
-        .iter(|_py: Python<'_>, this: &Ref<Transfer>| Ok(this.as_obj().clone()))
-        .awaits(|_py: Python<'_>, this: &Ref<Transfer>| Ok(this.as_obj().clone()))
-        .next(next)
-        .send(|py: Python<'_>, this: &Ref<Transfer>, value: &Obj| advance(py, this, Input::Send(value.clone())))
-        .onearg(c"send", c"Continue.", send)
-        .fastcall(c"throw", c"Raise an exception where it waits.", throw)
-        .noargs(c"close", c"End it where it waits.", close)
-        .get(c"__name__", |py: Python<'_>, this: &Ref<Transfer>| {
-            Ok(Obj::from_bound(PyString::new(py, this.operation.name())))
-        })
-        .get(c"__qualname__", |py: Python<'_>, this: &Ref<Transfer>| {
-            Ok(Obj::from_bound(PyString::new(py, &qualified_name(this))))
-        })
-        .get(c"cr_running", |py: Python<'_>, this: &Ref<Transfer>| {
-            Ok(Obj::bool(py, this.state.get() == State::Running))
-        })
-        .get(c"cr_await", |py: Python<'_>, this: &Ref<Transfer>| Ok(this.future.get().unwrap_or_else(|| Obj::none(py))))
-        .repr(|py: Python<'_>, this: &Ref<Transfer>| {
-            let text = format!("<coroutine object {} at {:p}>", qualified_name(this), this.as_ptr());
-            Ok(Obj::from_bound(PyString::new(py, &text)))
-        });
-    to_py(py, table.build(std::ptr::null_mut()))?;
-    module.add("Transfer", Transfer::class().type_obj().into_bound(py))
-}
-
-fn qualified_name(this: &Ref<Transfer>) -> String {
-    format!("Loop.{}", this.operation.name())
-}
-
-#[cold]
-fn warn_never_awaited(py: Python<'_>, this: &Ref<Transfer>) -> PyResult<()> {
-    let text = std::ffi::CString::new(format!("coroutine '{}' was never awaited", qualified_name(this)))?;
-    PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), &text, 1)
-}
-
-// The coroutine's interface
-
-fn next(py: Python<'_>, this: &Ref<Transfer>) -> RawResult<Option<Obj>> {
-    match advance(py, this, Input::Send(Obj::none(py)))? {
-        Step::Yield(value) => Ok(Some(value)),
-        Step::Return(value) if value.is_none() => Ok(None),
-        Step::Return(value) => Err(exception::return_value(py, value)),
-    }
-}
-
-fn send(py: Python<'_>, this: &Ref<Transfer>, value: &Obj) -> RawResult<Obj> {
-    match advance(py, this, Input::Send(value.clone()))? {
-        Step::Yield(value) => Ok(value),
-        Step::Return(value) => Err(exception::raise_stop_iteration(py, &value)),
-    }
-}
-
-fn throw(py: Python<'_>, this: &Ref<Transfer>, args: &Args<'_>) -> RawResult<Obj> {
-    let error = to_raw(py, future::thrown(py, args))?;
-    match advance(py, this, Input::Throw(error))? {
-        Step::Yield(value) => Ok(value),
-        Step::Return(value) => Err(exception::raise_stop_iteration(py, &value)),
-    }
-}
-
-fn close(py: Python<'_>, this: &Ref<Transfer>) -> RawResult<Obj> {
-    if this.state.get() == State::Running {
-        return Err(Raised::from_err(py, PyValueError::new_err("coroutine already executing")));
-    }
-    this.finish(py);
-    Ok(Obj::none(py))
-}
-
-fn refuse_other_states(py: Python<'_>, this: &Ref<Transfer>) -> RawResult<()> {
-    match this.state.get() {
-        State::Created | State::GivingWay | State::Waiting => Ok(()),
-        State::Running => Err(Raised::from_err(py, PyValueError::new_err("coroutine already executing"))),
-        State::Done => Err(Raised::from_err(py, PyRuntimeError::new_err("cannot reuse already awaited coroutine"))),
-    }
-}
-
-// One step
-
-#[inline]
-fn advance(py: Python<'_>, this: &Ref<Transfer>, input: Input) -> RawResult<Step> {
-    refuse_other_states(py, this)?;
-    let before = this.state.get();
-    if let (State::Created, Input::Send(value)) = (before, &input)
-        && !value.is_none()
-    {
-        let text = "can't send non-None value to a just-started coroutine";
-        return Err(Raised::from_err(py, PyTypeError::new_err(text)));
-    }
-    this.state.set(State::Running);
-    match run(py, this, before, input) {
-        Ok(Step::Yield(value)) => Ok(Step::Yield(value)),
-        Ok(Step::Return(value)) => {
-            this.finish(py);
-            Ok(Step::Return(value))
-        }
-        Err(raised) => {
-            // What is dropped must not see the exception.
-            let error = exception::fetch(py, raised);
-            this.finish(py);
-            Err(exception::restore(py, error))
-        }
-    }
-}
-
-#[inline]
-fn run(py: Python<'_>, this: &Ref<Transfer>, before: State, input: Input) -> RawResult<Step> {
-    let object = this.runtime.object().borrow(py);
-    let event_loop = object.cast::<Loop>().expect("made by a method of the loop");
-    let Some(sock) = this.sock.get() else {
-        return Err(Raised::from_err(py, PyRuntimeError::new_err("coroutine was cleared")));
-    };
-    match (before, input) {
-        (State::Waiting, input) => {
-            match this.awaiting.resume(py, input) {
-                Driven::Yielded(value) => return Ok(this.suspend(State::Waiting, value)),
-                Driven::Over(Ok(_)) => {}
-                Driven::Over(Err(error)) => return Err(exception::restore(py, error)),
-            }
-            this.stop_waiting(py);
-        }
-        (_, Input::Throw(error)) => return Err(exception::restore(py, error)),
-        (State::Created, Input::Send(_)) => {
-            to_raw(py, check_socket(py, &this.runtime, &sock.borrow(py)))?;
-            if is_greedy(event_loop.get()) {
-                return Ok(this.suspend(State::GivingWay, Obj::none(py)));
-            }
-        }
-        (State::GivingWay | State::Running | State::Done, Input::Send(_)) => {}
-    }
-    loop {
-        if let Some(result) = attempt(py, this, &sock)? {
-            return Ok(Step::Return(result));
-        }
-        let fd = descriptor(py, &sock)?;
-        this.fd.set(fd);
-        let side = this.operation.side();
-        let future = to_raw(py, watchers::begin_wait(py, &event_loop, side, &sock.borrow(py), fd))?;
-        this.future.set(Some(future.clone()));
-        match this.awaiting.begin(py, &future) {
-            Driven::Yielded(value) => return Ok(this.suspend(State::Waiting, value)),
-            Driven::Over(Ok(_)) => this.stop_waiting(py),
-            Driven::Over(Err(error)) => return Err(exception::restore(py, error)),
-        }
-    }
+pub(super) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    const DOC: &std::ffi::CStr = c"A coroutine of the loop that receives from or sends to a socket.";
+    suspendable::init::<Transfer>(module, c"hayase._core.Transfer", DOC)
 }
 
 // Attempts: `None` if the socket is not ready
