@@ -91,7 +91,7 @@ impl ReadBuffer {
         let bytes = self.as_slice();
         debug_assert!(progress.0 <= bytes.len());
         let mut found: Option<(usize, usize)> = None;
-        for needle in &separators.shortest_first {
+        for needle in separators.shortest_first.as_slice() {
             // Only a match that ends earlier is of interest. Of two that end together the shorter one counts, as in asyncio.
             let end = found.map_or(bytes.len(), |(_, end)| end - 1);
             let Some(place) = bytes.get(progress.0..end).and_then(|unseen| needle.find(unseen)) else {
@@ -157,7 +157,7 @@ pub enum Scan {
 
 /// What ends a chunk: one separator or several, of which the one that ends first counts.
 pub struct Separators {
-    shortest_first: Vec<Needle>,
+    shortest_first: Needles,
     len_min: usize,
     len_max: usize,
 }
@@ -168,13 +168,29 @@ pub enum SeparatorsError {
     EmptySeparator,
 }
 
+/// One separator, as nearly every program has, needs no memory of its own.
+enum Needles {
+    One(Needle),
+    Several(Vec<Needle>),
+}
+
 enum Needle {
     Byte(u8),
-    Bytes(Box<Finder<'static>>),
+    /// Shorter than it would take to prepare a search: the places of its first byte are looked at.
+    Short {
+        bytes: [u8; SHORT_BYTES_MAX],
+        len: u8,
+    },
+    Long(Box<Finder<'static>>),
 }
+
+const SHORT_BYTES_MAX: usize = 8;
 
 impl Separators {
     pub fn new<S: AsRef<[u8]>>(separators: &[S]) -> Result<Separators, SeparatorsError> {
+        if let [one] = separators {
+            return Separators::one(one.as_ref());
+        }
         let mut sorted: Vec<&[u8]> = separators.iter().map(AsRef::as_ref).collect();
         sorted.sort_by_key(|separator| separator.len());
         match (sorted.first(), sorted.last()) {
@@ -182,14 +198,31 @@ impl Separators {
             (Some(shortest), Some(longest)) => Ok(Separators {
                 len_min: shortest.len(),
                 len_max: longest.len(),
-                shortest_first: sorted.iter().copied().map(Needle::new).collect(),
+                shortest_first: Needles::Several(sorted.iter().copied().map(Needle::new).collect()),
             }),
             (None, _) | (_, None) => Err(SeparatorsError::NoSeparators),
         }
     }
 
-    pub fn newline() -> Separators {
-        Separators { shortest_first: vec![Needle::Byte(b'\n')], len_min: 1, len_max: 1 }
+    pub fn one(separator: &[u8]) -> Result<Separators, SeparatorsError> {
+        if separator.is_empty() {
+            return Err(SeparatorsError::EmptySeparator);
+        }
+        let len = separator.len();
+        Ok(Separators { shortest_first: Needles::One(Needle::new(separator)), len_min: len, len_max: len })
+    }
+
+    pub const fn newline() -> Separators {
+        Separators { shortest_first: Needles::One(Needle::Byte(b'\n')), len_min: 1, len_max: 1 }
+    }
+}
+
+impl Needles {
+    fn as_slice(&self) -> &[Needle] {
+        match self {
+            Needles::One(needle) => std::slice::from_ref(needle),
+            Needles::Several(needles) => needles,
+        }
     }
 }
 
@@ -197,22 +230,40 @@ impl Needle {
     fn new(separator: &[u8]) -> Needle {
         match separator {
             [byte] => Needle::Byte(*byte),
-            bytes => Needle::Bytes(Box::new(Finder::new(bytes).into_owned())),
+            short if short.len() <= SHORT_BYTES_MAX => {
+                let mut bytes = [0; SHORT_BYTES_MAX];
+                bytes[..short.len()].copy_from_slice(short);
+                Needle::Short { bytes, len: short.len() as u8 }
+            }
+            long => Needle::Long(Box::new(Finder::new(long).into_owned())),
         }
     }
 
     fn len(&self) -> usize {
         match self {
             Needle::Byte(_) => 1,
-            Needle::Bytes(finder) => finder.needle().len(),
+            Needle::Short { len, .. } => usize::from(*len),
+            Needle::Long(finder) => finder.needle().len(),
         }
     }
 
     fn find(&self, bytes: &[u8]) -> Option<usize> {
         match self {
             Needle::Byte(byte) => memchr(*byte, bytes),
-            Needle::Bytes(finder) => finder.find(bytes),
+            Needle::Short { bytes: needle, len } => find_short(&needle[..usize::from(*len)], bytes),
+            Needle::Long(finder) => finder.find(bytes),
         }
+    }
+}
+
+fn find_short(needle: &[u8], bytes: &[u8]) -> Option<usize> {
+    let mut from = 0;
+    loop {
+        let at = from + memchr(needle[0], bytes.get(from..)?)?;
+        if bytes[at..].starts_with(needle) {
+            return Some(at);
+        }
+        from = at + 1;
     }
 }
 

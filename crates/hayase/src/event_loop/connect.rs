@@ -23,8 +23,8 @@ use crate::interop::{errors, imports, log};
 use crate::raw::call::{self, Name};
 use crate::raw::cell::GilCell;
 use crate::raw::compat;
-use crate::raw::context;
 use crate::raw::instance::Visitor;
+use crate::raw::kept_context::KeptContext;
 use crate::raw::obj::Obj;
 use crate::raw::to_py;
 use crate::runtime::RuntimeRef;
@@ -515,7 +515,7 @@ fn open_transport(
         crate::transports::server::set_nodelay(fd);
     }
     let runtime = co.runtime_ref();
-    let context = to_py(py, context::copy_current(py))?;
+    let context = to_py(py, KeptContext::of_current(py))?;
     let Some(tls) = tls else {
         let waits = Some(waiter.clone());
         let parts = Parts { socket, fd, names, protocol: &protocol, context, server: None, waiter: waits };

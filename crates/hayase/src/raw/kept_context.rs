@@ -15,7 +15,7 @@
 //! enter and leave a context is a twelfth of a small callback.
 //!
 //! Must stay true
-//! - A snapshot is never entered, and no reference to it leaves this file.
+//! - A snapshot is never entered, and nobody gets hold of one (a listening socket makes its own, for its connections).
 //! - While no loop of ours runs, or when one is about to sleep, snapshot and worker are let go: they would keep the values
 //!   of context variables alive.
 
@@ -91,6 +91,15 @@ impl KeptContext {
         Ok(Self::given(context::copy_current(py)?))
     }
 
+    /// A copy of `context`, which is never entered and which nobody else has: a snapshot of the caller's.
+    pub(crate) fn copy_of(py: Python<'_>, context: &Obj) -> RawResult<KeptContext> {
+        if layout().is_some() {
+            Ok(Self::snapshot(context.clone()))
+        } else {
+            context::copy(py, context).map(Self::given)
+        }
+    }
+
     #[inline]
     fn snapshot(snapshot: Obj) -> KeptContext {
         KeptContext(GilValue::new(snapshot.into_ptr() as usize | SNAPSHOT_BIT))
@@ -129,6 +138,11 @@ impl KeptContext {
         let own = context::copy(py, &context)?;
         self.set(Self::given(own.clone()));
         Ok(Some(own))
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.get() == 0
     }
 
     pub(crate) fn clear(&self) {

@@ -22,16 +22,16 @@ use crate::raw::cell::{GilValue, ObjCell};
 use crate::raw::instance::Visitor;
 use crate::raw::obj::Obj;
 use crate::raw::{RawResult, to_py, weak};
-use crate::tasks::future;
 use crate::tasks::scheduler::LoopRef;
 use crate::tasks::wait;
+use crate::tasks::{future, linked};
 use crate::transports::receiver::{self, Native};
 
 static ADD_DONE_CALLBACK: Name = Name::new(c"add_done_callback");
 static CALL_EXCEPTION_HANDLER: Name = Name::new(c"call_exception_handler");
 static CREATE_TASK: Name = Name::new(c"create_task");
-static CLIENT_DONE: Name = Name::new(c"_client_done");
 static CLOSE: Name = Name::new(c"close");
+static FUTURE_DONE: Name = Name::new(c"_future_done");
 
 /// What `hayase.StreamReaderProtocol` stands on.
 #[pyclass(module = "hayase._core", subclass, frozen)]
@@ -244,14 +244,17 @@ impl StreamReaderProtocol {
             let task = to_py(py, call::method(py, &event_loop, &CREATE_TASK, &[&result]))?;
             this.task.set(Some(task.clone()));
             this.task_transport.set(Some(transport_object));
-            let callback = to_py(py, call::getattr(py, &Obj::from_any(slf.as_any()), &CLIENT_DONE))?;
-            to_py(py, call::method(py, &task, &ADD_DONE_CALLBACK, &[&callback]))?;
+            let this = Obj::from_any(slf.as_any());
+            if !to_py(py, linked::tell(py, &task, &this))? {
+                let callback = to_py(py, call::getattr(py, &this, &FUTURE_DONE))?;
+                to_py(py, call::method(py, &task, &ADD_DONE_CALLBACK, &[&callback]))?;
+            }
         }
         Ok(())
     }
 
     /// The task of the server's callback has ended.
-    fn _client_done(&self, py: Python<'_>, task: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn _future_done(&self, py: Python<'_>, task: &Bound<'_, PyAny>) -> PyResult<()> {
         let transport = self.task_transport.take().unwrap_or_else(|| Obj::none(py));
         if !task.call_method0("cancelled")?.is_truthy()? {
             let error = task.call_method0("exception")?;

@@ -6,7 +6,7 @@
 //! - One reading waits at a time; its future is `waiter`.
 //! - A transport is paused while more than twice the limit waits here, and is resumed once no more than the limit does.
 
-use driver::{Progress, ReadBuffer, Scan, Separators};
+use driver::{Progress, ReadBuffer, Scan, Separators, SeparatorsError};
 use pyo3::exceptions::{PyAssertionError, PyNotImplementedError, PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
@@ -46,27 +46,25 @@ pub(crate) struct StreamReader {
     eof: GilValue<bool>,
     /// We asked the transport to pause.
     paused: GilValue<bool>,
-    /// How often something was taken out of the buffer: a search that was begun before starts anew.
-    takes: GilValue<u64>,
-    search: GilValue<Option<Search>>,
+    /// Of the reading that found nothing last; forgotten when something is taken out of the buffer.
+    search: GilValue<Search>,
     waiter: ObjCell,
     exception: ObjCell,
     transport: ObjCell,
 }
 
-/// How far a search for separators has come, whose it is, and in which content of the buffer. One at a time is kept for
-/// when more has come, because one reading waits at a time.
-#[derive(Clone, Copy)]
+/// How far a search for separators has come, and whose it is. One at a time is kept for when more has come, because one
+/// reading waits at a time.
+#[derive(Clone, Copy, Default)]
 pub(super) struct Search {
     progress: Progress,
-    /// Address of the operation; never followed.
+    /// Address of the operation; never followed. Zero: nobody's.
     owner: usize,
-    takes: u64,
 }
 
 impl Search {
     pub(super) fn begun_by(operation: &Ref<Operation>) -> Search {
-        Search { progress: Progress::default(), owner: operation.as_ptr() as usize, takes: 0 }
+        Search { owner: operation.as_ptr() as usize, ..Search::default() }
     }
 }
 
@@ -226,7 +224,7 @@ impl StreamReader {
         let shown = shown.borrow(py);
         let shown = shown.cast::<PyByteArray>().expect("made by `_buffer`").to_vec();
         if self.buffer.with(py, |buffer| buffer.as_slice() != shown) {
-            self.takes.set(self.takes.get().wrapping_add(1));
+            self.search.set(Search::default());
             self.buffer.with(py, |buffer| {
                 buffer.consume(buffer.len());
                 buffer.extend(&shown);
@@ -235,7 +233,7 @@ impl StreamReader {
     }
 
     fn take(&self, py: Python<'_>, count: usize) -> RawResult<Bytes> {
-        self.takes.set(self.takes.get().wrapping_add(1));
+        self.search.set(Search::default());
         self.with_buffer(py, |buffer| {
             let taken = Bytes::copy(py, &buffer.as_slice()[..count]);
             if taken.is_ok() {
@@ -246,7 +244,7 @@ impl StreamReader {
     }
 
     fn discard(&self, py: Python<'_>, count: usize) {
-        self.takes.set(self.takes.get().wrapping_add(1));
+        self.search.set(Search::default());
         self.with_buffer(py, |buffer| buffer.consume(count.min(buffer.len())));
     }
 
@@ -281,8 +279,8 @@ impl StreamReader {
 
     /// `readline`: what `until` raises is turned into what has arrived, or into a `ValueError`.
     pub(super) fn line(&self, py: Python<'_>, search: Search) -> RawResult<Found> {
-        static NEWLINE: std::sync::OnceLock<Separators> = std::sync::OnceLock::new();
-        match self.look(py, NEWLINE.get_or_init(Separators::newline), search) {
+        static NEWLINE: Separators = Separators::newline();
+        match self.look(py, &NEWLINE, search) {
             Scan::Found { end } => {
                 let chunk = self.take(py, end)?;
                 self.resume_if_low(py)?;
@@ -324,15 +322,15 @@ impl StreamReader {
     fn look(&self, py: Python<'_>, separators: &Separators, mut search: Search) -> Scan {
         let scan = self.with_buffer(py, |buffer| buffer.scan(separators, &mut search.progress, self.limit.get()));
         if scan == Scan::NotYet {
-            self.search.set(Some(Search { takes: self.takes.get(), ..search }));
+            self.search.set(search);
         }
         scan
     }
 
     /// The search of a reading that has waited; a new one if another has searched or taken something meanwhile.
     pub(super) fn search_of(&self, _py: Python<'_>, operation: &Ref<Operation>) -> Search {
-        let new = Search::begun_by(operation);
-        self.search.get().filter(|kept| kept.owner == new.owner && kept.takes == self.takes.get()).unwrap_or(new)
+        let (kept, new) = (self.search.get(), Search::begun_by(operation));
+        if kept.owner == new.owner { kept } else { new }
     }
 
     fn cells(&self) -> [&ObjCell; 4] {
@@ -389,8 +387,7 @@ impl StreamReader {
             limit: GilValue::new(DEFAULT_LIMIT),
             eof: GilValue::new(false),
             paused: GilValue::new(false),
-            takes: GilValue::new(0),
-            search: GilValue::new(None),
+            search: GilValue::new(Search::default()),
             waiter: ObjCell::empty(),
             exception: ObjCell::empty(),
             transport: ObjCell::empty(),
@@ -673,6 +670,12 @@ pub(super) fn separators(py: Python<'_>, argument: Option<&Obj>) -> RawResult<Se
     let Some(argument) = argument else {
         return Ok(Separators::newline());
     };
+    let made = |separators: Result<Separators, SeparatorsError>| {
+        separators.map_err(|error| Raised::from_err(py, PyValueError::new_err(error.to_string())))
+    };
+    if let Ok(separator) = Bytes::from_obj(argument.clone()) {
+        return made(Separators::one(separator.as_ref()));
+    }
     let mut list = Vec::new();
     match argument.borrow(py).cast::<PyTuple>() {
         Ok(tuple) => {
@@ -680,9 +683,9 @@ pub(super) fn separators(py: Python<'_>, argument: Option<&Obj>) -> RawResult<Se
                 list.push(separator_bytes(py, &Obj::from_bound(item))?);
             }
         }
-        Err(_) => list.push(separator_bytes(py, argument)?),
+        Err(_) => return made(Separators::one(&separator_bytes(py, argument)?)),
     }
-    Separators::new(&list).map_err(|error| Raised::from_err(py, PyValueError::new_err(error.to_string())))
+    made(Separators::new(&list))
 }
 
 fn separator_bytes(py: Python<'_>, object: &Obj) -> RawResult<Vec<u8>> {

@@ -68,7 +68,7 @@ struct Rare {
 #[derive(Clone)]
 enum Waiter {
     Task(Obj),
-    /// A future of ours that this one completes; see `linked.rs`.
+    /// Who is told natively, as a future of ours that this one completes; see `linked.rs`.
     Linked(Obj),
     Callback {
         callback: Obj,
@@ -80,8 +80,8 @@ impl Waiter {
     fn from_parts(what: Obj, context: Option<Obj>) -> Waiter {
         match context {
             Some(context) => Waiter::Callback { callback: what, context },
-            None if FutureData::class().is_exact(what.as_ptr()) => Waiter::Linked(what),
-            None => Waiter::Task(what),
+            None if TaskData::class().is_exact(what.as_ptr()) => Waiter::Task(what),
+            None => Waiter::Linked(what),
         }
     }
 

@@ -5,6 +5,8 @@
 //! asyncio's, and neither a callable nor a context is made.
 //!
 //! Inner futures may be anybody's; those get a callable. Outer ones are ours, on a loop of ours.
+//!
+//! Other objects of ours can stand in the line of a future of ours too: what has a method `_future_done` ([`tell`]).
 
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString};
@@ -51,6 +53,7 @@ impl Link {
 static ADD_DONE_CALLBACK: Name = Name::new(c"add_done_callback");
 static CANCEL_MESSAGE: Name = Name::new(c"_cancel_message");
 static EXCEPTION: Name = Name::new(c"exception");
+static FUTURE_DONE: Name = Name::new(c"_future_done");
 static LOG_DESTROY_PENDING: Name = Name::new(c"_log_destroy_pending");
 static MAKE_CANCELLED_ERROR: Name = Name::new(c"_make_cancelled_error");
 static RESULT: Name = Name::new(c"result");
@@ -67,13 +70,24 @@ pub(super) fn init() {
 
 /// The callable that tells `outer`, for lists that Python sees and for foreign futures.
 pub(super) fn callable(py: Python<'_>, outer: &Obj) -> RawResult<Obj> {
-    let outer = Ref::<FutureData>::view_obj(outer).expect("only futures of ours are linked");
-    INNER_DONE.bind(py, outer)
+    match Ref::<FutureData>::view_obj(outer) {
+        Some(outer) => INNER_DONE.bind(py, outer),
+        None => call::getattr(py, outer, &FUTURE_DONE),
+    }
 }
 
 /// The outer future that `callable` tells, if it is one of ours.
 pub(super) fn told_by(callable: &Obj) -> Option<&Ref<FutureData>> {
     INNER_DONE.target(callable)
+}
+
+/// Calls `listener._future_done(future)` when `future` is done, in the turn of a done callback. False: the future is not
+/// ours, or not on a loop of ours, and nothing happens.
+pub(crate) fn tell(py: Python<'_>, future: &Obj, listener: &Obj) -> RawResult<bool> {
+    match core_of(future) {
+        Some(core) if core.event_loop.scheduler().is_some() => core.link_to(py, future, listener).map(|()| true),
+        Some(_) | None => Ok(false),
+    }
 }
 
 /// `gather(...)` of futures of `event_loop`, one of ours. `futures` has each once with whether it was made for us;
@@ -153,10 +167,11 @@ fn awaited_by(py: Python<'_>, outer: &Obj) -> Option<Obj> {
 
 /// `Ready::Linked`: the turn of `outer` to see that `inner` is done.
 pub(crate) fn inner_is_done(py: Python<'_>, outer: &Obj, inner: &Obj) {
-    let Some(this) = Ref::<FutureData>::view_obj(outer) else {
-        return;
+    let told = match Ref::<FutureData>::view_obj(outer) {
+        Some(this) => settle(py, this, inner),
+        None => call::method(py, outer, &FUTURE_DONE, &[inner]).map(drop),
     };
-    if let Err(raised) = settle(py, this, inner) {
+    if let Err(raised) = told {
         exception::write_unraisable(py, raised, outer);
     }
 }

@@ -27,6 +27,7 @@ use crate::raw::cell::{GilCell, GilValue, ObjCell};
 use crate::raw::compat;
 use crate::raw::context;
 use crate::raw::instance::Visitor;
+use crate::raw::kept_context::KeptContext;
 use crate::raw::members::Membership;
 use crate::raw::obj::Obj;
 use crate::raw::{RawResult, to_py, to_raw};
@@ -556,6 +557,7 @@ fn remove_file(path: &Bound<'_, PyAny>, inode: &Bound<'_, PyAny>) -> PyResult<()
 pub(crate) struct Listener {
     server: ObjCell,
     socket: ObjCell,
+    /// A copy of the context in which it was made, never entered: each connection has a copy of it.
     context: ObjCell,
     runtime: RuntimeRef,
     fd: RawFd,
@@ -690,8 +692,9 @@ fn connect<'py>(
     let Some(factory) = server.get().factory.get() else {
         return Ok(());
     };
-    let context = to_py(py, context::copy(py, &context))?;
-    let made = to_py(py, context::run_in(py, &context, || call::call0(py, &factory)).and_then(|made| made))?;
+    let context = to_py(py, KeptContext::copy_of(py, &context))?;
+    let made = context.run_in(py, || call::call0(py, &factory)).expect("made here");
+    let made = to_py(py, made.and_then(|made| made))?;
     let protocol = protocol.insert(made.into_bound(py));
     let number = fd.as_raw_fd();
     let (socket, names) = match peer {

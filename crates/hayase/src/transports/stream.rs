@@ -26,9 +26,9 @@ use crate::interop::{errors, imports, log};
 use crate::raw::bytes::Bytes;
 use crate::raw::call::{self, Name};
 use crate::raw::cell::{GilCell, GilValue, ObjCell};
-use crate::raw::context;
 use crate::raw::fastcall;
 use crate::raw::instance::Visitor;
+use crate::raw::kept_context::KeptContext;
 use crate::raw::members::Membership;
 use crate::raw::obj::Obj;
 use crate::raw::{Raised, RawResult, to_raw};
@@ -61,7 +61,7 @@ pub(crate) struct StreamTransport {
     token: GilValue<Option<Token>>,
     pub(super) protocol: ObjCell,
     /// A copy of the context in which the transport was made; its callbacks run in it.
-    context: ObjCell,
+    context: KeptContext,
     server: ObjCell,
     /// Of the runtime's list of what is open.
     membership: GilCell<Option<Membership>>,
@@ -116,7 +116,7 @@ pub(crate) struct Parts<'a, 'py> {
     pub(crate) fd: RawFd,
     pub(crate) names: Names,
     pub(crate) protocol: &'a Bound<'py, PyAny>,
-    pub(crate) context: Obj,
+    pub(crate) context: KeptContext,
     pub(crate) server: Option<&'a Bound<'py, Server>>,
     pub(crate) waiter: Option<Obj>,
 }
@@ -138,7 +138,7 @@ pub(crate) fn make<'py>(
             socket: GilCell::new(parts.socket),
             token: GilValue::new(None),
             protocol: ObjCell::new(Some(Obj::from_any(parts.protocol))),
-            context: ObjCell::new(Some(parts.context)),
+            context: parts.context,
             server: ObjCell::new(parts.server.map(|server| Obj::from_any(server.as_any()))),
             membership: GilCell::new(None),
             waiter: ObjCell::new(parts.waiter),
@@ -253,17 +253,17 @@ impl StreamTransport {
     /// Runs a callback of the protocol in the transport's context.
     #[inline]
     pub(super) fn in_context<R>(&self, py: Python<'_>, body: impl FnOnce() -> RawResult<R>) -> RawResult<R> {
-        match self.context.get() {
-            Some(context) => context::run_in(py, &context, body)?,
-            None => body(),
+        if self.context.is_empty() {
+            return body();
         }
+        self.context.run_in(py, body).expect("there is one")?
     }
 
     /// Closes the descriptor and lets go of everybody.
     fn release(&self, py: Python<'_>) -> PyResult<()> {
         let closed = self.close_socket(py);
         drop(self.protocol.take());
-        drop(self.context.take());
+        self.context.clear();
         self.fail_empty_waiter(py)?;
         self.leave_server(py)?;
         closed
@@ -804,6 +804,7 @@ impl StreamTransport {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         Visitor::traverse(&visit, |visitor| {
             self.runtime.visit(visitor);
+            self.context.visit(visitor);
             self.cells().into_iter().for_each(|cell| visitor.cell(cell));
             self.socket.peek(|socket| match socket {
                 Socket::Python(object) => visitor.obj(object),
@@ -818,15 +819,16 @@ impl StreamTransport {
 
     fn __clear__(&self) {
         // The descriptor is closed by the destructor, which needs the runtime: the loop's own clear breaks that cycle.
-        for cell in [&self.empty_waiter, &self.protocol, &self.context, &self.waiter, &self.lost_error, &self.extra] {
+        self.context.clear();
+        for cell in [&self.empty_waiter, &self.protocol, &self.waiter, &self.lost_error, &self.extra] {
             cell.set(None);
         }
     }
 }
 
 impl StreamTransport {
-    fn cells(&self) -> [&ObjCell; 7] {
-        [&self.protocol, &self.context, &self.server, &self.waiter, &self.lost_error, &self.extra, &self.empty_waiter]
+    fn cells(&self) -> [&ObjCell; 6] {
+        [&self.protocol, &self.server, &self.waiter, &self.lost_error, &self.extra, &self.empty_waiter]
     }
 
     fn log_debug(&self, this: &Bound<'_, Self>, format: &str) -> PyResult<()> {
