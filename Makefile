@@ -76,6 +76,7 @@ lint: develop $(ENV)/lint.stamp $(ENV)/test.stamp ## rustfmt, clippy, ruff, mypy
 	$(ENV)/bin/ruff check .
 	$(ENV)/bin/ruff format --check .
 	$(ENV)/bin/mypy
+	$(ENV)/bin/mypy tests/typed_program.py
 	PYTHONPATH=python MYPYPATH=python $(PY) -m mypy.stubtest hayase._core --mypy-config-file pyproject.toml
 
 fmt: $(ENV)/lint.stamp ## format Rust and Python

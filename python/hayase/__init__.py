@@ -12,6 +12,7 @@ Importing this package changes nothing in asyncio; `install()` does, and `uninst
 import asyncio
 import platform
 from asyncio import *
+from asyncio import TaskGroup as TaskGroup  # not among the public names of 3.11's own list
 from typing import TYPE_CHECKING, Any
 
 from . import _compat as _compat  # the first, because it refuses what hayase cannot run on

@@ -13,6 +13,8 @@ from asyncio import events, unix_events
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeAlias, TypeVar
 
+from . import _core
+
 _T = TypeVar("_T")
 
 if "t" in sys.abiflags:
@@ -104,15 +106,28 @@ else:
 WAIT_FOR_RUNS_INLINE = sys.version_info >= (3, 12)
 
 
-def resemble(function: Any, theirs: Callable[..., Any]) -> None:
-    """Give a function of the extension the signature of asyncio's, and if that is a coroutine function, its marks.
+def resemble_methods(ours: type, theirs: type) -> None:
+    """Let the methods of a class of the extension say that they make coroutines, where those of asyncio's class do.
 
-    `inspect.iscoroutinefunction` and asyncio's look for them, and `unittest.mock` asks those.
+    Not the two of `async with`: nobody asks them, mocks have both anyway, and calling them would be a tenth slower.
     """
-    function.__signature__ = inspect.signature(theirs)
-    if not inspect.iscoroutinefunction(theirs):
-        return
+    for name, method in list(vars(ours).items()):
+        if not name.startswith("_") and inspect.iscoroutinefunction(getattr(theirs, name, None)):
+            marked: Any = _core.method(method)
+            mark_coroutine_function(marked)
+            setattr(ours, name, marked)
+
+
+def mark_coroutine_function(function: Any) -> None:
+    """`inspect.iscoroutinefunction` and asyncio's look for marks, and `unittest.mock` asks those."""
     if sys.version_info >= (3, 12):
         inspect.markcoroutinefunction(function)
     if sys.version_info < (3, 14):
         function._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]
+
+
+def resemble(function: Any, theirs: Callable[..., Any]) -> None:
+    """Give a function of the extension the signature of asyncio's, and if that is a coroutine function, its marks."""
+    function.__signature__ = inspect.signature(theirs)
+    if inspect.iscoroutinefunction(theirs):
+        mark_coroutine_function(function)

@@ -8,7 +8,7 @@ import warnings
 from asyncio.events import *
 from collections.abc import Callable
 
-from . import _core
+from . import _compat, _core
 from .sendfile import SendfileMixin
 from .subprocesses import SubprocessMixin
 
@@ -27,6 +27,10 @@ class EventLoop(SendfileMixin, SubprocessMixin, _core.Loop, asyncio.AbstractEven
         _warn(f"unclosed event loop {self!r}", ResourceWarning, source=self)
         if not self.is_running():
             self.close()
+
+
+_compat.resemble_methods(_core.Loop, asyncio.SelectorEventLoop)
+_compat.resemble_methods(_core.Server, asyncio.base_events.Server)
 
 
 def new_event_loop() -> EventLoop:  # type: ignore[no-redef]  # in asyncio.events too

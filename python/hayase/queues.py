@@ -7,9 +7,14 @@ queues can be shut down on every version.
 from asyncio.queues import LifoQueue, PriorityQueue, Queue, QueueEmpty, QueueFull
 from typing import TYPE_CHECKING
 
+from . import _compat
 from ._compat import QueueShutDown
 
 if not TYPE_CHECKING:  # to a type checker they are asyncio's
+    _theirs = Queue
+
     from ._core import LifoQueue, PriorityQueue, Queue
+
+    _compat.resemble_methods(Queue, _theirs)
 
 __all__ = ["LifoQueue", "PriorityQueue", "Queue", "QueueEmpty", "QueueFull", "QueueShutDown"]

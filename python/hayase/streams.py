@@ -10,11 +10,13 @@ from asyncio.streams import *
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from . import _core
+from . import _compat, _core
 
 _DEFAULT_LIMIT = 2**16
 
 if not TYPE_CHECKING:  # to a type checker they are asyncio's
+    for _name in ("StreamReader", "StreamReaderProtocol", "StreamWriter"):
+        _compat.resemble_methods(getattr(_core, _name), getattr(_asyncio_streams, _name))
 
     class StreamReader(_core.StreamReader, _asyncio_streams.StreamReader):
         """What arrives on a connection: `await reader.readline()` and its sisters.

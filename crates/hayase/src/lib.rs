@@ -40,6 +40,7 @@ mod _core {
         runtime::coroutine::init(module)?;
         runtime::operation::init(module)?;
         raw::function::init(py, module)?;
+        raw::method::init(py, module)?;
         sync::init(py, module)?;
         waiting::init(py, module)?;
         transports::init(module)?;

@@ -16,6 +16,8 @@ unsafe extern "C" {
     pub(crate) fn _Py_NewReference(object: *mut ffi::PyObject);
     /// Shortens a `bytes` that nobody else has seen yet. Exported by every supported version.
     pub(crate) fn _PyBytes_Resize(bytes: *mut *mut ffi::PyObject, size: ffi::Py_ssize_t) -> std::ffi::c_int;
+    /// A `types.MethodType`: `function` bound to `instance`. Part of the C-API of every supported version.
+    pub(crate) fn PyMethod_New(function: *mut ffi::PyObject, instance: *mut ffi::PyObject) -> *mut ffi::PyObject;
 }
 
 /// Takes the exception out of the thread state, if one is set.

@@ -32,6 +32,7 @@ pub(crate) mod libssl;
 pub(crate) mod live;
 pub(crate) mod loop_ref;
 pub(crate) mod members;
+pub(crate) mod method;
 pub(crate) mod mirror;
 pub(crate) mod obj;
 pub(crate) mod stop_iteration;

@@ -113,6 +113,11 @@ impl<T: Data> Table<T> {
         })
     }
 
+    /// `tp_descr_get`
+    pub(super) fn binds(self, function: ffi::descrgetfunc) -> Self {
+        self.map(|builder| builder.slot(ffi::Py_tp_descr_get, function as *mut _))
+    }
+
     /// A type derived from the class of `T`, which is built already: same value, other methods.
     pub(crate) fn derived(name: &'static CStr, doc: &'static CStr) -> Table<T> {
         assert!(T::SUBCLASSABLE.is_some(), "a subclass of a final type");

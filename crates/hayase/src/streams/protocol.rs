@@ -148,7 +148,7 @@ impl StreamReaderProtocol {
 #[pymethods]
 impl StreamReaderProtocol {
     #[new]
-    #[pyo3(signature = (*_args, **_kwargs))]
+    #[pyo3(signature = (*_args, **_kwargs), text_signature = "(stream_reader, client_connected_cb=None, loop=None)")]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> StreamReaderProtocol {
         StreamReaderProtocol {
             event_loop: LoopRef::unset(),

@@ -378,7 +378,7 @@ fn limit_of(limit: &Bound<'_, PyAny>) -> PyResult<usize> {
 #[pymethods]
 impl StreamReader {
     #[new]
-    #[pyo3(signature = (*_args, **_kwargs))]
+    #[pyo3(signature = (*_args, **_kwargs), text_signature = "(limit=65536, loop=None)")]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> StreamReader {
         StreamReader {
             event_loop: LoopRef::unset(),
@@ -596,10 +596,14 @@ macro_rules! readings {
 }
 
 readings! {
-    Read, c"read", c"Up to n bytes as soon as there are any; everything up to the end if n is negative.", read_argument, &READ, &READ_EVERYTHING;
-    ReadExactly, c"readexactly", c"Exactly n bytes; IncompleteReadError if the stream ends before.", count_argument, &READ_EXACTLY, &READ_EXACTLY;
-    ReadLine, c"readline", c"Up to and with the next newline; what is left at the end of the stream.", no_argument, &READ_LINE, &READ_LINE;
-    ReadUntil, c"readuntil", c"Up to and with a separator, or the first of several.", separator_argument, &READ_UNTIL, &READ_UNTIL;
+    Read, c"read", c"read($self, n=-1)\n--\n\n\
+        Up to n bytes as soon as there are any; everything up to the end if n is negative.", read_argument, &READ, &READ_EVERYTHING;
+    ReadExactly, c"readexactly", c"readexactly($self, n)\n--\n\n\
+        Exactly n bytes; IncompleteReadError if the stream ends before.", count_argument, &READ_EXACTLY, &READ_EXACTLY;
+    ReadLine, c"readline", c"readline($self, /)\n--\n\n\
+        Up to and with the next newline; what is left at the end of the stream.", no_argument, &READ_LINE, &READ_LINE;
+    ReadUntil, c"readuntil", c"readuntil($self, separator=b'\\n')\n--\n\n\
+        Up to and with a separator, or the first of several.", separator_argument, &READ_UNTIL, &READ_UNTIL;
 }
 
 static N: Name = Name::new(c"n");

@@ -84,7 +84,7 @@ impl StreamWriter {
 #[pymethods]
 impl StreamWriter {
     #[new]
-    #[pyo3(signature = (*_args, **_kwargs))]
+    #[pyo3(signature = (*_args, **_kwargs), text_signature = "(transport, protocol, reader, loop)")]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> StreamWriter {
         StreamWriter {
             transport: ObjCell::empty(),
@@ -251,7 +251,8 @@ struct Write;
 
 impl FastMethod<StreamWriter> for Write {
     const NAME: &'static std::ffi::CStr = c"write";
-    const DOC: &'static std::ffi::CStr = c"Send data; never blocks. await drain() when there is much of it.";
+    const DOC: &'static std::ffi::CStr =
+        c"write($self, data)\n--\n\nSend data; never blocks. await drain() when there is much of it.";
 
     fn call(py: Python<'_>, _: &Obj, writer: &StreamWriter, args: &Args<'_>) -> RawResult<Obj> {
         static DATA: Name = Name::new(c"data");
@@ -266,7 +267,7 @@ struct Drain;
 
 impl FastMethod<StreamWriter> for Drain {
     const NAME: &'static std::ffi::CStr = c"drain";
-    const DOC: &'static std::ffi::CStr = c"Wait until the transport takes more data.";
+    const DOC: &'static std::ffi::CStr = c"drain($self, /)\n--\n\nWait until the transport takes more data.";
 
     fn call(py: Python<'_>, this: &Obj, _: &StreamWriter, args: &Args<'_>) -> RawResult<Obj> {
         if args.len() > 0 {

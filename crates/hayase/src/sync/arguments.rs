@@ -1,10 +1,21 @@
-//! The arguments of `__init__`, with Python's own errors.
+//! The arguments of `__init__` and `__aexit__`, with Python's own errors.
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 
+use crate::raw::call::Name;
+use crate::raw::fastcall::Args;
 use crate::raw::obj::Obj;
 use crate::raw::{RawResult, to_raw};
+
+static EXC_TYPE: Name = Name::new(c"exc_type");
+static EXC: Name = Name::new(c"exc");
+static TB: Name = Name::new(c"tb");
+
+/// Those of `__aexit__`, which are not looked at.
+pub(super) fn exit(py: Python<'_>, args: &Args<'_>) -> RawResult<()> {
+    args.named("__aexit__").bind(py, [&EXC_TYPE, &EXC, &TB], 3).map(drop)
+}
 
 /// At most one argument, called `name`, by position or keyword. Without a name: none at all.
 pub(super) fn one(

@@ -280,13 +280,17 @@ pub(super) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
             Some(lock) => operation::make(py, &lock::ENTER, lock.into_obj(), None),
             None => operation::make(py, &super::ENTER_OVERRIDDEN, this.as_obj().clone(), None),
         })
-        .fastcall(c"__aexit__", c"Release it.", |py: Python<'_>, this: &Ref<Condition>, args: &Args<'_>| {
-            args.named("__aexit__").require(py, &["exc_type", "exc", "tb"])?;
-            match this.plain_lock() {
-                Some(lock) => operation::make(py, &lock::EXIT, lock.into_obj(), None),
-                None => operation::make(py, &super::EXIT_OVERRIDDEN, this.as_obj().clone(), None),
-            }
-        })
+        .fastcall(
+            c"__aexit__",
+            c"__aexit__($self, exc_type, exc, tb)\n--\n\nRelease it.",
+            |py: Python<'_>, this: &Ref<Condition>, args: &Args<'_>| {
+                arguments::exit(py, args)?;
+                match this.plain_lock() {
+                    Some(lock) => operation::make(py, &lock::EXIT, lock.into_obj(), None),
+                    None => operation::make(py, &super::EXIT_OVERRIDDEN, this.as_obj().clone(), None),
+                }
+            },
+        )
         .get_set(
             c"_lock",
             |py: Python<'_>, this: &Ref<Condition>| Ok(this.lock_object(py)),

@@ -229,11 +229,15 @@ pub(super) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
             let kind = if is_plain(this) { &ENTER } else { &super::ENTER_OVERRIDDEN };
             operation::make(py, kind, this.as_obj().clone(), None)
         })
-        .fastcall(c"__aexit__", c"Release it.", |py: Python<'_>, this: &Ref<Semaphore>, args: &Args<'_>| {
-            args.named("__aexit__").require(py, &["exc_type", "exc", "tb"])?;
-            let kind = if is_plain(this) { &EXIT } else { &super::EXIT_OVERRIDDEN };
-            operation::make(py, kind, this.as_obj().clone(), None)
-        })
+        .fastcall(
+            c"__aexit__",
+            c"__aexit__($self, exc_type, exc, tb)\n--\n\nRelease it.",
+            |py: Python<'_>, this: &Ref<Semaphore>, args: &Args<'_>| {
+                arguments::exit(py, args)?;
+                let kind = if is_plain(this) { &EXIT } else { &super::EXIT_OVERRIDDEN };
+                operation::make(py, kind, this.as_obj().clone(), None)
+            },
+        )
         .get_set(
             c"_value",
             |py: Python<'_>, this: &Ref<Semaphore>| Ok(integer(py, this.value.get())),

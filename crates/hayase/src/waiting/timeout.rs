@@ -100,6 +100,9 @@ static CALL_AT: Name = Name::new(c"call_at");
 static CALL_SOON: Name = Name::new(c"call_soon");
 static CONTEXT: Name = Name::new(c"__context__");
 static DELAY: Name = Name::new(c"delay");
+static EXC_TYPE: Name = Name::new(c"exc_type");
+static EXC_VAL: Name = Name::new(c"exc_val");
+static EXC_TB: Name = Name::new(c"exc_tb");
 static EXCEPTIONS: Name = Name::new(c"exceptions");
 static WHEN: Name = Name::new(c"when");
 
@@ -363,11 +366,16 @@ pub(super) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
         .noargs(c"__aenter__", c"Begin.", |py: Python<'_>, this: &Ref<Timeout>| {
             operation::make(py, &ENTER, this.as_obj().clone(), None)
         })
-        .fastcall(c"__aexit__", c"End.", |py: Python<'_>, this: &Ref<Timeout>, args: &Args<'_>| {
-            args.named("Timeout.__aexit__").require(py, &["exc_type", "exc_val", "exc_tb"])?;
-            let error = args.get(1).filter(|error| !error.is_none());
-            operation::make(py, &EXIT, this.as_obj().clone(), error)
-        })
+        .fastcall(
+            c"__aexit__",
+            c"__aexit__($self, exc_type, exc_val, exc_tb)\n--\n\nEnd.",
+            |py: Python<'_>, this: &Ref<Timeout>, args: &Args<'_>| {
+                let names = [&EXC_TYPE, &EXC_VAL, &EXC_TB];
+                let [_, error, _] = args.named("Timeout.__aexit__").bind(py, names, 3)?;
+                let error = error.filter(|error| !error.is_none());
+                operation::make(py, &EXIT, this.as_obj().clone(), error)
+            },
+        )
         .noargs(c"_on_timeout", c"The time is over.", on_timeout)
         .get(c"_when", |py: Python<'_>, this: &Ref<Timeout>| Ok(this.when.get().unwrap_or_else(|| Obj::none(py))))
         .get(c"_task", |py: Python<'_>, this: &Ref<Timeout>| Ok(this.task.get().unwrap_or_else(|| Obj::none(py))))

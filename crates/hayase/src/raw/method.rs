@@ -1,0 +1,136 @@
+//! Methods of our classes that make coroutines, as objects that can say so.
+//!
+//! The interpreter's own descriptor of a method that is written in C has no attributes. But `unittest.mock` asks
+//! `inspect.iscoroutinefunction` of every method of a class that it imitates (`MagicMock(spec=StreamReader)`) and of what it
+//! replaces (`patch.object(loop, "create_connection")`), to know whether its own has to be awaited. This one holds the
+//! descriptor, is called as it is, and has a dict for the marks. Bound to an instance it is a `types.MethodType`, which those who
+//! ask look through.
+
+use std::mem::offset_of;
+
+use pyo3::exceptions::PyTypeError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+
+use super::attributes::Attributes;
+use super::call::{self, Name};
+use super::cell::ObjCell;
+use super::fastcall::Args;
+use super::instance::{Class, Data, Ref, Visitor};
+use super::obj::Obj;
+use super::table::Table;
+use super::{Raised, RawResult, compat, function, to_py};
+
+#[repr(C)]
+pub(crate) struct Method {
+    vectorcall: ffi::vectorcallfunc,
+    /// That of the descriptor.
+    inner_vectorcall: ffi::vectorcallfunc,
+    /// The interpreter's own descriptor; never empty, because no collector may take it from who is being called.
+    descriptor: ObjCell,
+    attributes: Attributes,
+}
+
+impl Data for Method {
+    const FREELIST: usize = 0;
+
+    fn class() -> &'static Class<Self> {
+        static CLASS: Class<Method> = Class::new();
+        &CLASS
+    }
+    fn visit(&self, visitor: &mut Visitor<'_>) {
+        visitor.cell(&self.descriptor);
+        self.attributes.visit(visitor);
+    }
+    fn clear(&self) {
+        self.attributes.clear();
+    }
+}
+
+unsafe extern "C" fn vectorcall(
+    callable: *mut ffi::PyObject,
+    words: *const *mut ffi::PyObject,
+    flags: usize,
+    keywords: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: the function of instances of this class, which calls are made through; what the descriptor is called with is what
+    // this one is called with, and its function was asked for when it was put here.
+    unsafe {
+        let this = Ref::<Method>::view(&callable);
+        (this.inner_vectorcall)(this.descriptor.as_ptr(), words, flags, keywords)
+    }
+}
+
+/// `tp_descr_get`: of the class it is itself, of an instance the bound method.
+unsafe extern "C" fn bind(
+    this: *mut ffi::PyObject,
+    instance: *mut ffi::PyObject,
+    _owner: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: both alive during the call, the instance may be null; a new reference or null with an exception is returned.
+    unsafe {
+        if instance.is_null() {
+            ffi::Py_INCREF(this);
+            return this;
+        }
+        compat::PyMethod_New(this, instance)
+    }
+}
+
+fn make(py: Python<'_>, args: &Args<'_>) -> RawResult<Obj> {
+    args.require(py, &["descriptor"])?;
+    let descriptor = args.get(0).expect("required");
+    // SAFETY: alive; asks its type.
+    let inner = unsafe {
+        let is_descriptor = ffi::Py_TYPE(descriptor.as_ptr()) == &raw mut ffi::PyMethodDescr_Type;
+        ffi::PyVectorcall_Function(descriptor.as_ptr()).filter(|_| is_descriptor)
+    };
+    let Some(inner_vectorcall) = inner else {
+        return Err(Raised::from_err(py, PyTypeError::new_err("a method of a class of the extension is wanted")));
+    };
+    let made = Method {
+        vectorcall,
+        inner_vectorcall,
+        descriptor: ObjCell::new(Some(descriptor.clone())),
+        attributes: Attributes::empty(),
+    };
+    let made = Method::class().make(py, made)?.into_obj();
+    for name in [&NAME, &QUALNAME, &DOC, &TEXT_SIGNATURE, &OBJCLASS] {
+        let value = call::getattr(py, &descriptor, name)?;
+        call::setattr(py, &made, name, &value)?;
+    }
+    Ok(made)
+}
+
+static NAME: Name = Name::new(c"__name__");
+static QUALNAME: Name = Name::new(c"__qualname__");
+static DOC: Name = Name::new(c"__doc__");
+static TEXT_SIGNATURE: Name = Name::new(c"__text_signature__");
+static OBJCLASS: Name = Name::new(c"__objclass__");
+static REDUCE: Name = Name::new(c"__reduce__");
+
+fn inner(py: Python<'_>, this: &Ref<Method>) -> Obj {
+    this.descriptor.get().unwrap_or_else(|| Obj::none(py))
+}
+
+/// Makes the type; once, at import.
+pub(crate) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()> {
+    const FLAGS: u64 =
+        ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION | ffi::Py_TPFLAGS_HAVE_VECTORCALL | ffi::Py_TPFLAGS_METHOD_DESCRIPTOR;
+    let table =
+        Table::<Method>::new(c"hayase._core.Method", c"A method that makes coroutines.", std::ptr::null_mut(), FLAGS)
+            .attributes(offset_of!(Method, attributes))
+            .called_at(offset_of!(Method, vectorcall))
+            .binds(bind)
+            .repr(|py: Python<'_>, this: &Ref<Method>| {
+                super::to_raw(py, inner(py, this).borrow(py).repr()).map(Obj::from_bound)
+            })
+            // Pickled, and copied, as the method of its class.
+            .noargs(c"__reduce__", c"For pickle: the name.", |py: Python<'_>, this: &Ref<Method>| {
+                call::method(py, &inner(py, this), &REDUCE, &[])
+            });
+    to_py(py, table.build(std::ptr::null_mut()))?;
+    module.add("Method", Method::class().type_obj().into_bound(py))?;
+    const DOC: &str = "A method of a class of the extension as an object that can be marked as a coroutine function.";
+    function::add(py, module, "hayase._core", "method", "(descriptor, /)", DOC, make)
+}
