@@ -13,8 +13,6 @@ from asyncio import events, unix_events
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeAlias, TypeVar
 
-from . import _core
-
 _T = TypeVar("_T")
 
 if "t" in sys.abiflags:
@@ -111,6 +109,8 @@ def resemble_methods(ours: type, theirs: type) -> None:
 
     Not the two of `async with`: nobody asks them, mocks have both anyway, and calling them would be a tenth slower.
     """
+    from . import _core  # not before the check for the GIL
+
     for name, method in list(vars(ours).items()):
         if not name.startswith("_") and inspect.iscoroutinefunction(getattr(theirs, name, None)):
             marked: Any = _core.method(method)
