@@ -270,6 +270,20 @@ def test_removing_the_reader_of_a_closed_descriptor_is_harmless(loop, turn):
     turn()
 
 
+@pytest.mark.parametrize("kind", ["reader", "writer"])
+def test_a_handle_is_removed_by_the_socket_it_was_added_with_also_when_that_is_closed(loop, turn, kind):
+    ours, theirs = socket.socketpair()
+    getattr(loop, f"add_{kind}")(ours, print)
+    ours.close()
+    assert getattr(loop, f"remove_{kind}")(ours) is True
+    with pytest.raises(ValueError, match="Invalid file descriptor: -1"):
+        getattr(loop, f"remove_{kind}")(ours)
+    with pytest.raises(ValueError, match="Invalid file descriptor: -1"):
+        getattr(loop, f"remove_{kind}")(-1)
+    turn()
+    theirs.close()
+
+
 @pytest.mark.oracle_differs("asyncio raises EBADF when one of two interests in a closed descriptor is removed")
 def test_removing_reader_and_writer_of_a_closed_descriptor_is_harmless(loop, loop_factory, turn):
     one, two = socket.socketpair()

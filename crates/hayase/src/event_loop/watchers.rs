@@ -47,6 +47,8 @@ pub(crate) struct Watcher {
     token: GilValue<Option<Token>>,
     reader: ObjCell,
     writer: ObjCell,
+    /// The object with `fileno()` that the handles were registered with last: by it they are found when it is closed.
+    file: ObjCell,
     /// Futures.
     waits_to_read: GilCell<Vec<Obj>>,
     waits_to_write: GilCell<Vec<Obj>>,
@@ -63,6 +65,7 @@ impl Watcher {
         Visitor::traverse(&visit, |visitor| {
             visitor.cell(&self.reader);
             visitor.cell(&self.writer);
+            visitor.cell(&self.file);
             visitor.cell(&self.socket);
             for waits in [&self.waits_to_read, &self.waits_to_write] {
                 waits.peek(|futures| futures.iter().for_each(|future| visitor.obj(future)));
@@ -73,6 +76,7 @@ impl Watcher {
     fn __clear__(&self) {
         self.reader.set(None);
         self.writer.set(None);
+        self.file.set(None);
         self.socket.set(None);
         Python::attach(|py| {
             drop(self.waits_to_read.with(py, std::mem::take));
@@ -87,6 +91,7 @@ impl Watcher {
             token: GilValue::new(None),
             reader: ObjCell::empty(),
             writer: ObjCell::empty(),
+            file: ObjCell::empty(),
             waits_to_read: GilCell::new(Vec::new()),
             waits_to_write: GilCell::new(Vec::new()),
             socket: ObjCell::empty(),
@@ -241,11 +246,13 @@ pub(super) fn add(
             return Err(errors::os_error(py, &error));
         }
         watcher.socket.set(None);
+        watcher.file.set(Some(Obj::from_any(file)));
         cancel(py, before)?;
         return Ok(handle);
     }
     let watcher = Watcher::new(py)?;
     watcher.get().side(side).set(Some(handle.clone()));
+    watcher.get().file.set(Some(Obj::from_any(file)));
     let object = Obj::from_any(watcher.as_any());
     let token = event_loop
         .runtime
@@ -358,17 +365,26 @@ fn lower(py: Python<'_>, event_loop: &Loop, watcher: &Watcher) {
 /// Whether there was something to remove.
 pub(super) fn remove(py: Python<'_>, this: &Bound<'_, Loop>, side: Side, file: &Bound<'_, PyAny>) -> PyResult<bool> {
     let event_loop = this.get();
-    let fd = descriptor(file)?;
-    refuse_transport(py, event_loop, fd, file)?;
+    let watcher = match descriptor(file) {
+        Ok(fd) => {
+            refuse_transport(py, event_loop, fd, file)?;
+            watcher_of(py, event_loop, fd)
+        }
+        // A socket that is closed has no number any more.
+        Err(err) => Some(watcher_with(py, event_loop, file).ok_or(err)?),
+    };
     if event_loop.runtime.scheduler.closed.get() {
         return Ok(false);
     }
-    let Some(watcher) = watcher_of(py, event_loop, fd) else {
+    let Some(watcher) = watcher else {
         return Ok(false);
     };
     let watcher = watcher.get();
     let removed = watcher.side(side).take();
     let found = removed.is_some();
+    if !watcher.has_handles() {
+        watcher.file.set(None);
+    }
     lower(py, event_loop, watcher);
     cancel(py, removed)?;
     Ok(found)
@@ -387,6 +403,14 @@ fn watcher_of<'py>(py: Python<'py>, event_loop: &Loop, fd: RawFd) -> Option<Boun
         (slot.kind == SlotKind::Handles).then(|| slot.object.clone())
     })?;
     object.into_bound(py).cast_into::<Watcher>().ok()
+}
+
+/// The watcher of the handles that were registered with this very object.
+#[cold]
+fn watcher_with<'py>(py: Python<'py>, event_loop: &Loop, file: &Bound<'py, PyAny>) -> Option<Bound<'py, Watcher>> {
+    let watchers = event_loop.runtime.slots.with(py, |slots| slots.objects_of(SlotKind::Handles));
+    let mut watchers = watchers.into_iter().filter_map(|object| object.into_bound(py).cast_into::<Watcher>().ok());
+    watchers.find(|watcher| watcher.get().file.as_ptr() == file.as_ptr())
 }
 
 /// A descriptor that a transport uses is not the program's to watch.

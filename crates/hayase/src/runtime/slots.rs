@@ -125,6 +125,11 @@ impl Slots {
         (token != NO_TOKEN).then_some(Token(token))
     }
 
+    pub(crate) fn objects_of(&self, kind: SlotKind) -> Vec<Obj> {
+        let slots = self.places.iter().filter_map(|place| place.slot.as_ref());
+        slots.filter(|slot| slot.kind == kind).map(|slot| slot.object.clone()).collect()
+    }
+
     /// Everything, for a loop that is closed; tokens given out so far reach nobody.
     pub(crate) fn drain(&mut self) -> Vec<Slot> {
         let tokens: Vec<Token> = (0..self.places.len())
