@@ -497,21 +497,17 @@ fn open_transport(
             let fd = owned.as_raw_fd();
             let names = Names {
                 peer: peer.unwrap_or_else(|| address::of_descriptor(driver::peer_address(fd))),
-                local: address::of_descriptor(driver::local_address(fd)),
+                local: Rc::new(address::of_descriptor(driver::local_address(fd))),
             };
             (Socket::Native(owned), fd, names)
         }
         Connected::Python(object) => {
             let sock = object.borrow(py);
             let fd: RawFd = sock.call_method0("fileno")?.extract()?;
-            let names = Names {
-                peer: address::of_socket(&sock, "getpeername")?,
-                local: address::of_socket(&sock, "getsockname")?,
-            };
-            (Socket::Python(object.clone()), fd, names)
+            (Socket::Python(object.clone()), fd, Names::of_socket(&sock)?)
         }
     };
-    if let address::Name::Inet(_) = names.local {
+    if let address::Name::Inet(_) = *names.local {
         crate::transports::server::set_nodelay(fd);
     }
     let runtime = co.runtime_ref();

@@ -23,6 +23,7 @@ pub(crate) mod dict;
 pub(crate) mod exception;
 pub(crate) mod fastcall;
 pub(crate) mod field_ref;
+pub(crate) mod fields;
 pub(crate) mod function;
 pub(crate) mod handled;
 pub(crate) mod instance;

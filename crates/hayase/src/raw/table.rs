@@ -33,7 +33,7 @@ pub(crate) struct Table<T: Data> {
 
 /// Calls a function through its type alone.
 #[inline(always)]
-fn conjure<F: Copy>() -> F {
+pub(super) fn conjure<F: Copy>() -> F {
     const { assert!(size_of::<F>() == 0, "only function items and closures without captures") };
     // SAFETY: the type has no bytes, so nothing is read; every builder method below takes a value of
     // `F`, which proves that it has one, and `Copy` allows another.

@@ -19,6 +19,7 @@ use crate::interop::{imports, log};
 use crate::raw::bytes::Bytes;
 use crate::raw::call::{self, Name};
 use crate::raw::cell::{GilValue, ObjCell};
+use crate::raw::fields;
 use crate::raw::instance::Visitor;
 use crate::raw::obj::Obj;
 use crate::raw::{RawResult, to_py, weak};
@@ -360,16 +361,6 @@ impl StreamReaderProtocol {
     // Private names that asyncio's own methods, programs and tests use
 
     #[getter]
-    fn _loop(&self, py: Python<'_>) -> Py<PyAny> {
-        Obj::or_none(py, self.event_loop.object())
-    }
-
-    #[setter(_loop)]
-    fn set_loop(&self, event_loop: &Bound<'_, PyAny>) {
-        self.event_loop.set(&LoopRef::new(Obj::from_any(event_loop)));
-    }
-
-    #[getter]
     fn _stream_reader_wr(&self, py: Python<'_>) -> Py<PyAny> {
         Obj::or_none(py, self.reader.get())
     }
@@ -383,86 +374,6 @@ impl StreamReaderProtocol {
     #[getter]
     fn _stream_reader(&self, py: Python<'_>) -> Py<PyAny> {
         Obj::or_none(py, self.live_reader(py))
-    }
-
-    #[getter]
-    fn _strong_reader(&self, py: Python<'_>) -> Py<PyAny> {
-        Obj::or_none(py, self.strong_reader.get())
-    }
-
-    #[setter(_strong_reader)]
-    fn set_strong_reader(&self, reader: &Bound<'_, PyAny>) {
-        self.strong_reader.set(Some(Obj::from_any(reader)));
-    }
-
-    #[getter]
-    fn _client_connected_cb(&self, py: Python<'_>) -> Py<PyAny> {
-        Obj::or_none(py, self.client_connected.get())
-    }
-
-    #[setter(_client_connected_cb)]
-    fn set_client_connected_cb(&self, callback: Option<&Bound<'_, PyAny>>) {
-        self.client_connected.set(callback.map(Obj::from_any));
-    }
-
-    #[getter]
-    fn _task(&self, py: Python<'_>) -> Py<PyAny> {
-        Obj::or_none(py, self.task.get())
-    }
-
-    #[setter(_task)]
-    fn set_task(&self, task: &Bound<'_, PyAny>) {
-        self.task.set(Some(Obj::from_any(task)));
-    }
-
-    #[getter]
-    fn _transport(&self, py: Python<'_>) -> Py<PyAny> {
-        Obj::or_none(py, self.transport.get())
-    }
-
-    #[setter(_transport)]
-    fn set_transport(&self, transport: &Bound<'_, PyAny>) {
-        self.transport.set(Some(Obj::from_any(transport)));
-    }
-
-    #[getter]
-    fn _over_ssl(&self) -> bool {
-        self.over_ssl.get()
-    }
-
-    #[setter(_over_ssl)]
-    fn set_over_ssl(&self, over_ssl: bool) {
-        self.over_ssl.set(over_ssl);
-    }
-
-    #[getter]
-    fn _reject_connection(&self) -> bool {
-        self.reject_connection.get()
-    }
-
-    #[setter(_reject_connection)]
-    fn set_reject_connection(&self, reject: bool) {
-        self.reject_connection.set(reject);
-    }
-
-    #[getter]
-    fn _paused(&self) -> bool {
-        self.paused.get()
-    }
-
-    #[setter(_paused)]
-    fn set_paused(&self, paused: bool) {
-        self.paused.set(paused);
-    }
-
-    #[getter]
-    fn _connection_lost(&self) -> bool {
-        self.connection_lost.get()
-    }
-
-    #[setter(_connection_lost)]
-    fn set_connection_lost(&self, lost: bool) {
-        self.connection_lost.set(lost);
     }
 
     #[getter]
@@ -518,5 +429,20 @@ static RECEIVER: Native = Native {
 pub(super) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<StreamReaderProtocol>()?;
     receiver::set_streams(&RECEIVER);
+    add_private_names(module.py())
+}
+
+/// What asyncio's own methods, programs and tests use besides the getters above.
+fn add_private_names(py: Python<'_>) -> PyResult<()> {
+    type Protocol = StreamReaderProtocol;
+    fields::add(py, c"_loop", |protocol: &Protocol| &protocol.event_loop)?;
+    fields::add(py, c"_strong_reader", |protocol: &Protocol| &protocol.strong_reader)?;
+    fields::add(py, c"_client_connected_cb", |protocol: &Protocol| &protocol.client_connected)?;
+    fields::add(py, c"_task", |protocol: &Protocol| &protocol.task)?;
+    fields::add(py, c"_transport", |protocol: &Protocol| &protocol.transport)?;
+    fields::add(py, c"_over_ssl", |protocol: &Protocol| &protocol.over_ssl)?;
+    fields::add(py, c"_reject_connection", |protocol: &Protocol| &protocol.reject_connection)?;
+    fields::add(py, c"_paused", |protocol: &Protocol| &protocol.paused)?;
+    fields::add(py, c"_connection_lost", |protocol: &Protocol| &protocol.connection_lost)?;
     Ok(())
 }

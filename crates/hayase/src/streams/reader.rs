@@ -19,6 +19,7 @@ use crate::raw::call::{self, Name};
 use crate::raw::cell::{GilCell, GilValue, ObjCell};
 use crate::raw::compat;
 use crate::raw::fastcall::{self, Args, FastMethod};
+use crate::raw::fields;
 use crate::raw::instance::{Ref, Visitor};
 use crate::raw::obj::Obj;
 use crate::raw::{Raised, RawResult, exception, to_py, to_raw};
@@ -81,10 +82,6 @@ impl StreamReader {
         self.exception.get().filter(|error| !error.is_none())
     }
 
-    fn has_transport(&self) -> Option<Obj> {
-        self.transport.get().filter(|transport| !transport.is_none())
-    }
-
     #[inline]
     pub(super) fn check_exception(&self, py: Python<'_>) -> RawResult<()> {
         match self.exception() {
@@ -98,7 +95,7 @@ impl StreamReader {
     }
 
     pub(super) fn set_transport(&self, py: Python<'_>, transport: &Obj) -> PyResult<()> {
-        if self.has_transport().is_some() {
+        if self.transport.is_some() {
             return Err(PyAssertionError::new_err("Transport already set"));
         }
         let _ = py;
@@ -128,18 +125,14 @@ impl StreamReader {
 
     pub(super) fn fail(&self, py: Python<'_>, error: &Obj) -> RawResult<()> {
         self.exception.set(Some(error.clone()));
-        match self.take_waiter() {
+        match self.waiter.take() {
             Some(waiter) if !wait::is_cancelled(py, &waiter)? => wait::set_exception(py, &waiter, error),
             Some(_) | None => Ok(()),
         }
     }
 
-    fn take_waiter(&self) -> Option<Obj> {
-        self.waiter.take().filter(|waiter| !waiter.is_none())
-    }
-
     fn wake(&self, py: Python<'_>) -> RawResult<()> {
-        match self.take_waiter() {
+        match self.waiter.take() {
             Some(waiter) if !wait::is_cancelled(py, &waiter)? => wait::set_result(py, &waiter, Obj::none(py)),
             Some(_) | None => Ok(()),
         }
@@ -147,7 +140,7 @@ impl StreamReader {
 
     #[cold]
     fn pause(&self, py: Python<'_>) -> RawResult<()> {
-        let Some(transport) = self.has_transport() else {
+        let Some(transport) = self.transport.get() else {
             return Ok(());
         };
         if self.paused.get() {
@@ -185,7 +178,7 @@ impl StreamReader {
 
     /// The future of a reading that has to wait.
     pub(super) fn wait(&self, py: Python<'_>, function: &str) -> RawResult<Obj> {
-        if self.waiter.get().is_some_and(|waiter| !waiter.is_none()) {
+        if self.waiter.is_some() {
             let text = format!("{function}() called while another coroutine is already waiting for incoming data");
             return Err(Raised::from_err(py, PyRuntimeError::new_err(text)));
         }
@@ -467,16 +460,6 @@ impl StreamReader {
 
     // Private names that programs and tests use
 
-    #[getter]
-    fn _loop(&self, py: Python<'_>) -> Py<PyAny> {
-        Obj::or_none(py, self.event_loop.object())
-    }
-
-    #[setter(_loop)]
-    fn set_loop(&self, event_loop: &Bound<'_, PyAny>) {
-        self.event_loop.set(&LoopRef::new(Obj::from_any(event_loop)));
-    }
-
     /// A copy that is the buffer until the next reading or arrival: programs clear it before they begin with TLS.
     #[getter]
     fn _buffer(&self, py: Python<'_>) -> Py<PyAny> {
@@ -504,56 +487,6 @@ impl StreamReader {
     fn set_limit(&self, limit: &Bound<'_, PyAny>) -> PyResult<()> {
         self.limit.set(limit_of(limit)?);
         Ok(())
-    }
-
-    #[getter]
-    fn _eof(&self) -> bool {
-        self.eof.get()
-    }
-
-    #[setter(_eof)]
-    fn set_eof(&self, eof: bool) {
-        self.eof.set(eof);
-    }
-
-    #[getter]
-    fn _paused(&self) -> bool {
-        self.paused.get()
-    }
-
-    #[setter(_paused)]
-    fn set_paused(&self, paused: bool) {
-        self.paused.set(paused);
-    }
-
-    #[getter]
-    fn _waiter(&self, py: Python<'_>) -> Py<PyAny> {
-        Obj::or_none(py, self.waiter.get())
-    }
-
-    #[setter(_waiter)]
-    fn set_waiter(&self, waiter: &Bound<'_, PyAny>) {
-        self.waiter.set(Some(Obj::from_any(waiter)));
-    }
-
-    #[getter]
-    fn _exception(&self, py: Python<'_>) -> Py<PyAny> {
-        Obj::or_none(py, self.exception.get())
-    }
-
-    #[setter(_exception)]
-    fn set_exception_attribute(&self, error: &Bound<'_, PyAny>) {
-        self.exception.set(Some(Obj::from_any(error)));
-    }
-
-    #[getter]
-    fn _transport(&self, py: Python<'_>) -> Py<PyAny> {
-        Obj::or_none(py, self.transport.get())
-    }
-
-    #[setter(_transport)]
-    fn set_transport_attribute(&self, transport: &Bound<'_, PyAny>) {
-        self.transport.set(Some(Obj::from_any(transport)));
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -666,7 +599,14 @@ pub(super) fn feeds_natively(reader: &Bound<'_, PyAny>) -> bool {
 
 pub(super) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<StreamReader>()?;
-    add_methods(module.py())
+    let py = module.py();
+    fields::add(py, c"_loop", |reader: &StreamReader| &reader.event_loop)?;
+    fields::add(py, c"_eof", |reader: &StreamReader| &reader.eof)?;
+    fields::add(py, c"_paused", |reader: &StreamReader| &reader.paused)?;
+    fields::add(py, c"_waiter", |reader: &StreamReader| &reader.waiter)?;
+    fields::add(py, c"_exception", |reader: &StreamReader| &reader.exception)?;
+    fields::add(py, c"_transport", |reader: &StreamReader| &reader.transport)?;
+    add_methods(py)
 }
 
 /// The separators of `readuntil`, with the errors that looking for them would raise.

@@ -12,6 +12,7 @@ use super::draining;
 use crate::raw::call::{self, Name};
 use crate::raw::cell::ObjCell;
 use crate::raw::fastcall::{self, Args, FastMethod};
+use crate::raw::fields;
 use crate::raw::instance::Visitor;
 use crate::raw::obj::Obj;
 use crate::raw::{RawResult, to_py};
@@ -187,46 +188,6 @@ impl StreamWriter {
     // Private names that asyncio's own methods, programs and tests use
 
     #[getter]
-    fn _transport(&self, py: Python<'_>) -> Py<PyAny> {
-        Obj::or_none(py, self.transport.get())
-    }
-
-    #[setter(_transport)]
-    fn set_transport(&self, transport: &Bound<'_, PyAny>) {
-        self.transport.set(Some(Obj::from_any(transport)));
-    }
-
-    #[getter]
-    fn _protocol(&self, py: Python<'_>) -> Py<PyAny> {
-        Obj::or_none(py, self.protocol.get())
-    }
-
-    #[setter(_protocol)]
-    fn set_protocol(&self, protocol: &Bound<'_, PyAny>) {
-        self.protocol.set(Some(Obj::from_any(protocol)));
-    }
-
-    #[getter]
-    fn _reader(&self, py: Python<'_>) -> Py<PyAny> {
-        Obj::or_none(py, self.reader.get())
-    }
-
-    #[setter(_reader)]
-    fn set_reader(&self, reader: &Bound<'_, PyAny>) {
-        self.reader.set(Some(Obj::from_any(reader)));
-    }
-
-    #[getter]
-    fn _loop(&self, py: Python<'_>) -> Py<PyAny> {
-        Obj::or_none(py, self.event_loop.get())
-    }
-
-    #[setter(_loop)]
-    fn set_loop(&self, event_loop: &Bound<'_, PyAny>) {
-        self.event_loop.set(Some(Obj::from_any(event_loop)));
-    }
-
-    #[getter]
     fn _complete_fut(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         if self.complete.is_none() {
             let event_loop = self.event_loop.get().unwrap_or_else(|| Obj::none(py));
@@ -281,9 +242,14 @@ impl FastMethod<StreamWriter> for Drain {
 
 pub(super) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<StreamWriter>()?;
+    let py = module.py();
+    fields::add(py, c"_transport", |writer: &StreamWriter| &writer.transport)?;
+    fields::add(py, c"_protocol", |writer: &StreamWriter| &writer.protocol)?;
+    fields::add(py, c"_reader", |writer: &StreamWriter| &writer.reader)?;
+    fields::add(py, c"_loop", |writer: &StreamWriter| &writer.event_loop)?;
     module.add_function(wrap_pyfunction!(register_stream_writer, module)?)?;
-    fastcall::add_method::<StreamWriter, Write>(module.py())?;
-    fastcall::add_method::<StreamWriter, Drain>(module.py())
+    fastcall::add_method::<StreamWriter, Write>(py)?;
+    fastcall::add_method::<StreamWriter, Drain>(py)
 }
 
 impl StreamWriter {

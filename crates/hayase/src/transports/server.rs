@@ -10,6 +10,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
 
 use driver::{Address, Interest, Token};
 use pyo3::exceptions::{PyAssertionError, PyFileNotFoundError, PyOSError, PyRuntimeError};
@@ -564,7 +565,7 @@ pub(crate) struct Listener {
     token: GilValue<Option<Token>>,
     stopped: GilValue<bool>,
     /// The connections' own name, unless the socket is bound to all addresses.
-    local: GilCell<Option<address::Name>>,
+    local: GilCell<Option<Rc<address::Name>>>,
     /// How many connections the next event may bring: grows while there are more, back to one when there are none.
     batch: GilValue<u32>,
     batch_max: u32,
@@ -591,7 +592,7 @@ impl Listener {
             fd,
             token: GilValue::new(None),
             stopped: GilValue::new(false),
-            local: GilCell::new(local),
+            local: GilCell::new(local.map(Rc::new)),
             batch: GilValue::new(1),
             batch_max: u32::try_from(server.get().backlog).unwrap_or(1).max(1),
         })
@@ -624,7 +625,6 @@ impl Listener {
         Visitor::traverse(&visit, |visitor| {
             self.runtime.visit(visitor);
             [&self.server, &self.socket, &self.context].into_iter().for_each(|cell| visitor.cell(cell));
-            self.local.peek(|name| name.iter().for_each(|name| name.visit(visitor)));
         })
     }
 
@@ -700,7 +700,7 @@ fn connect<'py>(
     let (socket, names) = match peer {
         peer @ (Address::Inet(_) | Address::Unix(_)) => {
             let local = listener.local.with(py, |name| name.clone());
-            let local = local.unwrap_or_else(|| address::of_descriptor(driver::local_address(number)));
+            let local = local.unwrap_or_else(|| Rc::new(address::of_descriptor(driver::local_address(number))));
             (Socket::Native(fd), Names { peer: peer.into(), local })
         }
         // Another family: Python's socket knows how its addresses look.
@@ -724,8 +724,7 @@ fn python_socket(py: Python<'_>, fd: OwnedFd) -> PyResult<(Socket, Names)> {
     // The socket object closes it.
     let _ = fd.into_raw_fd();
     socket.call_method1("setblocking", (false,))?;
-    let names =
-        Names { peer: address::of_socket(&socket, "getpeername")?, local: address::of_socket(&socket, "getsockname")? };
+    let names = Names::of_socket(&socket)?;
     Ok((Socket::Python(Obj::from_bound(socket)), names))
 }
 

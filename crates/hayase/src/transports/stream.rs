@@ -10,6 +10,7 @@
 //! - No cell is open while Python code runs.
 
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
 
 use driver::{FlowControl, Interest, Token, WriteQueue};
 use pyo3::exceptions::{PyConnectionError, PyOSError, PyResourceWarning, PyRuntimeError};
@@ -25,7 +26,7 @@ use super::{CONNECTION_LOST, CONNECTION_MADE, marks, waiter, write};
 use crate::interop::{errors, imports, log};
 use crate::raw::bytes::Bytes;
 use crate::raw::call::{self, Name};
-use crate::raw::cell::{GilCell, GilValue, ObjCell};
+use crate::raw::cell::{BoxCell, GilCell, GilValue, ObjCell};
 use crate::raw::fastcall;
 use crate::raw::instance::Visitor;
 use crate::raw::kept_context::KeptContext;
@@ -78,7 +79,7 @@ pub(crate) struct StreamTransport {
     /// One corked chunk: the usual case needs no queue.
     pub(super) corked: ObjCell,
     /// More corked chunks, and what the kernel did not take yet. Made when it is needed first.
-    pub(super) queue: GilCell<Option<Box<WriteQueue<Bytes>>>>,
+    pub(super) queue: BoxCell<WriteQueue<Bytes>>,
     /// Bytes in `corked` and `queue`.
     pub(super) queued_bytes: GilValue<usize>,
     pub(super) flow: GilCell<FlowControl>,
@@ -107,7 +108,16 @@ pub(crate) struct StreamTransport {
 
 pub(crate) struct Names {
     pub(crate) peer: address::Name,
-    pub(crate) local: address::Name,
+    /// The connections of one listening socket have it in common, so the collector is not told of it.
+    pub(crate) local: Rc<address::Name>,
+}
+
+impl Names {
+    /// What a `socket.socket` says.
+    pub(crate) fn of_socket(socket: &Bound<'_, PyAny>) -> PyResult<Names> {
+        let peer = address::of_socket(socket, "getpeername")?;
+        Ok(Names { peer, local: Rc::new(address::of_socket(socket, "getsockname")?) })
+    }
 }
 
 /// What a transport is made of.
@@ -147,7 +157,7 @@ pub(crate) fn make<'py>(
             extra: ObjCell::empty(),
             names: GilCell::new(parts.names),
             corked: ObjCell::empty(),
-            queue: GilCell::new(None),
+            queue: BoxCell::empty(),
             queued_bytes: GilValue::new(0),
             flow: GilCell::new(FlowControl::new()),
             in_corked_list: GilValue::new(false),
@@ -303,7 +313,7 @@ impl StreamTransport {
         let text = format!("unclosed transport {}", self.describe(py));
         self.closing.set(true);
         self.conn_lost.set(self.conn_lost.get().max(1));
-        self.discard_queue(py);
+        self.discard_queue();
         self.waits_for_writable.set(false);
         self.token.set(None);
         let released = self.release(py);
@@ -376,7 +386,7 @@ impl StreamTransport {
 
     /// (process, user, group) of the other end of a Unix socket.
     fn peer_credentials(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
-        let is_unix = self.names.with(py, |names| matches!(names.local, address::Name::Unix(_)));
+        let is_unix = self.names.with(py, |names| matches!(*names.local, address::Name::Unix(_)));
         if !is_unix || self.socket.with(py, |socket| matches!(socket, Socket::Closed)) {
             return Ok(None);
         }
@@ -515,12 +525,11 @@ pub(crate) fn call_exception_handler(py: Python<'_>, event_loop: &Obj, report: &
 
 /// Drops what is queued and schedules `connection_lost(err)`.
 pub(super) fn force_close(this: &Bound<'_, StreamTransport>, err: Option<PyErr>) {
-    let py = this.py();
     let transport = this.get();
     if transport.conn_lost.get() > 0 {
         return;
     }
-    transport.discard_queue(py);
+    transport.discard_queue();
     transport.waits_for_writable.set(false);
     schedule_connection_lost(this, err);
 }
@@ -728,9 +737,8 @@ impl StreamTransport {
     #[getter]
     fn _buffer<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let list = PyList::empty(py);
-        let mut chunks: Vec<Obj> = self.queue.with(py, |queue| {
-            queue.iter().flat_map(|queue| queue.iter()).map(|chunk| chunk.as_obj().clone()).collect()
-        });
+        let queued = self.queue.with_existing(py, |queue| queue.iter().map(|chunk| chunk.as_obj().clone()).collect());
+        let mut chunks: Vec<Obj> = queued.unwrap_or_default();
         chunks.extend(self.corked.get());
         for chunk in chunks {
             list.append(chunk.into_bound(py))?;
@@ -810,10 +818,7 @@ impl StreamTransport {
                 Socket::Python(object) => visitor.obj(object),
                 Socket::Native(_) | Socket::Closed => {}
             });
-            self.names.peek(|names| {
-                names.peer.visit(visitor);
-                names.local.visit(visitor);
-            });
+            self.names.peek(|names| names.peer.visit(visitor));
         })
     }
 

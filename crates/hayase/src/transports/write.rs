@@ -283,7 +283,7 @@ pub(super) fn flush(this: &Bound<'_, StreamTransport>) -> RawResult<()> {
     // In a forked child: the bytes are the parent's to send, and the peer is to see them once.
     if transport.runtime.driver.is_foreign_process() {
         transport.layer_due.set(false);
-        transport.discard_queue(this.py());
+        transport.discard_queue();
         return Ok(());
     }
     if transport.layer_due.replace(false) {
@@ -354,7 +354,7 @@ impl StreamTransport {
     /// Offers all that waits to the kernel. `Part`: it took no more.
     fn send_queued(&self, py: Python<'_>) -> io::Result<Sent> {
         let driver = &self.runtime.driver;
-        if self.queue.with(py, |queue| queue.as_ref().is_none_or(|queue| queue.is_empty())) {
+        if self.queue_is_empty(py) {
             let Some(object) = self.corked.take() else {
                 return Ok(Sent::Everything);
             };
@@ -367,16 +367,13 @@ impl StreamTransport {
             if taken == len {
                 return Ok(Sent::Everything);
             }
-            self.queue.with(py, |queue| queue.get_or_insert_default().push_from(chunk, taken));
+            self.queue.with(py, |queue| queue.push_from(chunk, taken));
             return Ok(Sent::Part);
         }
         loop {
             // Chunks that are gone are dropped when the cell is closed again.
             let mut gone = Vec::new();
             let (offered, taken) = self.queue.with(py, |queue| {
-                let Some(queue) = queue else {
-                    return (0, Ok(0));
-                };
                 let slices = queue.io_slices(IO_SLICES_MAX);
                 let offered: usize = slices.iter().map(|slice| slice.len()).sum();
                 let sent = match &slices[..] {
@@ -401,11 +398,15 @@ impl StreamTransport {
         }
     }
 
+    fn queue_is_empty(&self, py: Python<'_>) -> bool {
+        self.queue.with_existing(py, |queue| queue.is_empty()).unwrap_or(true)
+    }
+
     /// Forgets what waits; the references are dropped when no cell is open.
-    pub(super) fn discard_queue(&self, py: Python<'_>) {
+    pub(super) fn discard_queue(&self) {
         self.queued_bytes.set(0);
         self.layer_due.set(false);
-        let queue = self.queue.with(py, Option::take);
+        let queue = self.queue.take();
         let corked = self.corked.take();
         drop((queue, corked));
     }
@@ -421,15 +422,12 @@ fn taken(sent: io::Result<usize>) -> io::Result<usize> {
 
 fn enqueue(py: Python<'_>, transport: &StreamTransport, chunk: Bytes) {
     transport.queued_bytes.set(transport.queued_bytes.get() + chunk.as_ref().len());
-    let alone = transport.corked.is_none()
-        && transport.queue.with(py, |queue| queue.as_ref().is_none_or(|queue| queue.is_empty()));
-    if alone {
+    if transport.corked.is_none() && transport.queue_is_empty(py) {
         transport.corked.set(Some(chunk.into_obj()));
         return;
     }
     let first = transport.corked.take().and_then(|object| Bytes::from_obj(object).ok());
     transport.queue.with(py, |queue| {
-        let queue = queue.get_or_insert_default();
         if let Some(first) = first {
             queue.push(first);
         }

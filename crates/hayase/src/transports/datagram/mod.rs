@@ -117,8 +117,7 @@ pub(crate) fn make<'py>(
     to_py(py, runtime.scheduler.check_open(py))?;
     let fd: RawFd = socket.call_method0("fileno")?.extract()?;
     super::refuse_used(py, runtime, fd)?;
-    let names =
-        Names { local: address::of_socket(socket, "getsockname")?, peer: address::of_socket(socket, "getpeername")? };
+    let names = Names::of_socket(socket)?;
     let transport = Bound::new(
         py,
         DatagramTransport {
@@ -162,7 +161,7 @@ pub(crate) fn make<'py>(
 }
 
 fn family(socket: &Bound<'_, PyAny>, names: &Names) -> PyResult<Family> {
-    Ok(match &names.local {
+    Ok(match &*names.local {
         address::Name::Inet(SocketAddr::V4(_)) => Family::V4,
         address::Name::Inet(SocketAddr::V6(_)) => Family::V6,
         address::Name::Unix(_) => {
