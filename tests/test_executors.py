@@ -234,6 +234,7 @@ def test_a_call_that_was_cancelled_before_a_thread_took_it_never_runs(loop, run,
         assert cancelled.cancel("why")
         with pytest.raises(asyncio.CancelledError, match="why"):
             await cancelled
+        await asyncio.sleep(0)  # asyncio tells the executor's future a turn later
         go()
         await kept
 
