@@ -8,6 +8,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -315,3 +316,146 @@ def test_build_info_says_what_a_bug_report_needs() -> None:
     assert info["hayase"] == hayase.__version__
     assert info["python"].startswith("CPython 3.")
     assert all(isinstance(value, str) for value in info.values())
+
+
+# Installed: `import asyncio` ---------------------------------------------------------------------------------------
+
+
+def test_installed_no_module_of_asyncio_knows_what_was_replaced() -> None:
+    replaced = {
+        id(getattr(module, name)): name for module, name, ours in replacements() if getattr(module, name) is not ours
+    }
+    kept = [getattr(module, name) for module, name, _ in replacements()]  # so that the numbers stay theirs
+    hayase.install()
+    left = [name for name, value in asyncio_state().items() if id(value) in replaced]
+    assert left == []
+    assert kept
+
+
+def test_installed_every_way_of_naming_leads_to_hayases() -> None:
+    hayase.install()
+    namespace: dict[str, object] = {}
+    exec("from asyncio import Queue, Lock, sleep, StreamReader, timeout, open_connection", namespace)
+    exec("from asyncio.queues import Queue as SameQueue; from asyncio.tasks import sleep as same_sleep", namespace)
+    assert namespace["Queue"] is namespace["SameQueue"] is hayase.Queue is asyncio.queues.Queue
+    assert namespace["sleep"] is namespace["same_sleep"] is hayase.sleep is asyncio.tasks.sleep
+    assert namespace["Lock"] is hayase.Lock is asyncio.locks.Lock
+    assert namespace["StreamReader"] is hayase.StreamReader is asyncio.streams.StreamReader
+    assert namespace["timeout"] is hayase.timeout is asyncio.timeouts.timeout
+    assert namespace["open_connection"] is hayase.open_connection is asyncio.streams.open_connection
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        exec("from asyncio import *", star := {})
+    assert star["Queue"] is hayase.Queue
+
+
+def test_installed_a_name_that_was_imported_before_stays_asyncios() -> None:
+    before = asyncio.Queue
+    hayase.install()
+    assert before is not asyncio.Queue
+    assert asyncio.run(_put_and_get(before())) == "item"
+
+
+async def _put_and_get(queue: asyncio.Queue[str]) -> str:
+    getter = asyncio.ensure_future(queue.get())
+    await asyncio.sleep(0)
+    await queue.put("item")
+    return await getter
+
+
+def test_what_was_made_before_and_after_works_together() -> None:
+    def make() -> list[Any]:
+        """As many as there are stories below: each is used on one loop."""
+        return [
+            (asyncio.Lock(), asyncio.Event(), asyncio.Semaphore(1), asyncio.Condition(), asyncio.Queue[str]())
+            for _ in range(4)
+        ]
+
+    def functions() -> tuple[Any, ...]:
+        return asyncio.TaskGroup, asyncio.timeout, asyncio.gather, asyncio.wait_for, asyncio.sleep
+
+    made_before, before = make(), functions()
+    hayase.install()
+    made_after, after = make(), functions()
+
+    async def contend(lock: Any, order: list[int], number: int) -> None:
+        async with lock:
+            order.append(number)
+            await before[-1](0)
+            await after[-1](0)
+            order.append(number)
+
+    async def story(things: tuple[Any, ...], functions: tuple[Any, ...]) -> None:
+        task_group, timeout, gather, wait_for, sleep = functions
+        lock, event, semaphore, condition, queue = things
+        for contended in (lock, semaphore, condition):
+            order: list[int] = []
+            async with task_group() as group:
+                for number in range(3):
+                    group.create_task(contend(contended, order, number))
+            assert order == [0, 0, 1, 1, 2, 2]
+        waiting = asyncio.ensure_future(event.wait())
+        await sleep(0)
+        event.set()
+        assert await wait_for(waiting, 10) is True
+        with pytest.raises(TimeoutError):
+            async with timeout(0):
+                await queue.get()
+        assert await gather(queue.put("item"), queue.get()) == [None, "item"]
+
+    for make_loop in (hayase.EventLoop, asyncio.SelectorEventLoop):
+        for functions_used in (before, after):
+            for made in (made_before, made_after):
+                with asyncio.Runner(loop_factory=make_loop) as runner:
+                    runner.run(story(made.pop(), functions_used))
+
+
+def test_conditions_and_locks_of_both_kinds_go_together() -> None:
+    lock_before, condition_before = asyncio.Lock(), asyncio.Condition
+    hayase.install()
+
+    async def main() -> None:
+        for condition in (asyncio.Condition(lock_before), condition_before(asyncio.Lock())):
+            served = []
+
+            async def wait(number: int, condition: asyncio.Condition = condition, served: list[int] = served) -> None:
+                async with condition:
+                    await condition.wait()
+                    served.append(number)
+
+            async with asyncio.TaskGroup() as group:
+                for number in range(3):
+                    group.create_task(wait(number))
+                await asyncio.sleep(0)
+                async with condition:
+                    condition.notify(1)
+                    condition.notify_all()
+            assert served == [0, 1, 2]
+
+    asyncio.run(main())
+
+
+def test_streams_made_before_and_after_talk_to_each_other() -> None:
+    start_before, open_before = asyncio.start_server, asyncio.open_connection
+    hayase.install()
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            writer.write(line)
+            await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    async def main() -> None:
+        for start in (start_before, asyncio.start_server):
+            for connect in (open_before, asyncio.open_connection):
+                server = await start(echo, "127.0.0.1", 0)
+                reader, writer = await connect(*server.sockets[0].getsockname()[:2])
+                writer.write(b"line\n")
+                assert await reader.readline() == b"line\n"
+                writer.close()
+                await writer.wait_closed()
+                server.close()
+                await server.wait_closed()
+
+    asyncio.run(main())

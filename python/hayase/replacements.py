@@ -36,7 +36,10 @@ _NAMES: list[tuple[str, ModuleType, list[str]]] = [
 
 def replacements() -> Iterator[tuple[ModuleType, str, Any]]:
     """Where a name is looked up, the name, and what is ours."""
+    modules = [asyncio, *(module for name, module in sorted(sys.modules.items()) if name.startswith("asyncio."))]
     for submodule, ours, names in _NAMES:
         for name in names:
-            yield asyncio, name, getattr(ours, name)
-            yield sys.modules[f"asyncio.{submodule}"], name, getattr(ours, name)
+            theirs = getattr(sys.modules[f"asyncio.{submodule}"], name)
+            for module in modules:
+                if vars(module).get(name) is theirs:
+                    yield module, name, getattr(ours, name)
