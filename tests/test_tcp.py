@@ -8,6 +8,7 @@ import random
 import re
 import socket
 import sys
+import time
 
 import pytest
 from recording import BufferedRecording, Recording, connected
@@ -71,6 +72,82 @@ def test_many_small_writes_arrive_whole_and_in_order(run, protocol):
             assert await far.received(sum(map(len, pieces))) == b"".join(pieces)
 
     run(main())
+
+
+def waiting(sock):
+    """What lies in a socket's buffer, without waiting for more."""
+    try:
+        return sock.recv(65536, socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return b""
+
+
+@pytest.mark.oracle_differs("each write of asyncio's tries to send at once")
+def test_small_writes_leave_when_the_callback_that_wrote_them_ends(run, loop, loop_factory):
+    seen = []
+    ours, theirs = socket.socketpair()
+
+    def head_and_body(transport):
+        transport.write(b"head")
+        seen.append(waiting(theirs))
+        transport.write(b"body")
+        seen.append(transport.get_write_buffer_size())
+
+    async def main():
+        transport, _ = await loop.create_connection(asyncio.Protocol, sock=ours)
+        loop.call_soon(head_and_body, transport)
+        await asyncio.sleep(0.001)
+        seen.append(waiting(theirs))
+        transport.close()
+
+    with theirs:
+        run(main())
+    assert seen == ([b"", 8, b"headbody"] if loop_factory.is_hayase else [b"head", 0, b"body"])
+
+
+def test_what_callbacks_of_one_turn_write_has_left_when_it_ends(run, loop):
+    seen = []
+    pairs = [socket.socketpair() for _ in range(3)]
+
+    async def main():
+        transports = [(await loop.create_connection(asyncio.Protocol, sock=ours))[0] for ours, _ in pairs]
+        for transport in transports:
+            loop.call_soon(transport.write, b"x")
+        await asyncio.sleep(0)  # this step belongs to the turn of the writes, the next one does not
+        await asyncio.sleep(0)
+        seen.extend(waiting(theirs) for _, theirs in pairs)
+        for transport in transports:
+            transport.close()
+
+    try:
+        run(main())
+    finally:
+        for _, theirs in pairs:
+            theirs.close()
+    assert seen == [b"x"] * 3
+
+
+def test_a_long_callback_holds_up_nothing_that_comes_after_it(run, loop):
+    """What was written before and by it has left when the next callback of the turn runs."""
+    seen = []
+    ours, theirs = socket.socketpair()
+
+    def busy():
+        end = time.monotonic() + 0.002
+        while time.monotonic() < end:
+            pass
+
+    async def main():
+        transport, _ = await loop.create_connection(asyncio.Protocol, sock=ours)
+        loop.call_soon(transport.write, b"before")
+        loop.call_soon(busy)
+        loop.call_soon(lambda: seen.append(waiting(theirs)))
+        await asyncio.sleep(0.001)
+        transport.close()
+
+    with theirs:
+        run(main())
+    assert seen == [b"before"]
 
 
 def test_small_and_large_writes_mixed_keep_their_order(run):
