@@ -22,7 +22,7 @@ use crate::raw::instance::{Data, Ref, Visitor};
 use crate::raw::obj::Obj;
 use crate::raw::table::{Step, Table};
 use crate::raw::{Raised, RawResult, exception, to_py, to_raw};
-use crate::tasks::future;
+use crate::tasks::future_iterator;
 use crate::tasks::wait::{Awaiting, Driven, Input};
 
 /// What it does next.
@@ -234,7 +234,7 @@ fn send<T: Suspendable>(py: Python<'_>, this: &Ref<T>, value: &Obj) -> RawResult
 }
 
 fn throw<T: Suspendable>(py: Python<'_>, this: &Ref<T>, args: &Args<'_>) -> RawResult<Obj> {
-    let error = to_raw(py, future::thrown(py, args))?;
+    let error = to_raw(py, future_iterator::thrown(py, args))?;
     driven(py, this, Input::Throw(error))
 }
 

@@ -109,7 +109,7 @@ fn enter_if_none(py: Python<'_>, task: &Ref<TaskData>, event_loop: &Obj) -> RawR
 fn enter_or_leave(py: Python<'_>, task: &Ref<TaskData>, function: PyResult<&Bound<'_, PyAny>>) -> RawResult<()> {
     let function = imports::raw(py, function)?;
     let Some(event_loop) = task.core.event_loop.object() else {
-        return Err(super::future::uninitialised(py));
+        return Err(super::future_core::uninitialised(py));
     };
     call::call_n(py, &function, &[&event_loop, task.as_obj()]).map(drop)
 }
@@ -132,7 +132,7 @@ fn set_current(py: Python<'_>, event_loop: &Obj, task: Option<&Obj>) -> RawResul
 /// For an eager start: another current task; returns the one before.
 pub(super) fn swap(py: Python<'_>, task: &Ref<TaskData>, current: Option<&Obj>) -> RawResult<Option<Obj>> {
     let Some(event_loop) = task.core.event_loop.object() else {
-        return Err(super::future::uninitialised(py));
+        return Err(super::future_core::uninitialised(py));
     };
     if let Some(scheduler) = task.core.event_loop.scheduler() {
         leave_last(py, scheduler, &event_loop)?;

@@ -11,7 +11,8 @@
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString};
 
-use super::future::{self, FutureData, State, core_of};
+use super::future::{self, FutureData, core_of};
+use super::future_core::State;
 use super::scheduler::LoopRef;
 use super::task::{self, TaskData};
 use super::wait;

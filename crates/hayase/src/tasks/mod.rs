@@ -4,6 +4,8 @@
 
 pub(crate) mod current;
 pub(crate) mod future;
+pub(crate) mod future_core;
+pub(crate) mod future_iterator;
 pub(crate) mod handle;
 pub(crate) mod linked;
 pub(crate) mod ready;

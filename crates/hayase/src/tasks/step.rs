@@ -8,7 +8,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use super::current;
-use super::future::{core_of, invalid_state};
+use super::future::core_of;
+use super::future_core::invalid_state;
 use super::task::{TaskData, cancel_object, schedule, wakeup_callable};
 use crate::interop::imports;
 use crate::raw::call::{self, Name};

@@ -12,7 +12,8 @@ use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyModule, PyString};
 
-use super::future::{self, Core, HasCore, cancel_argument, keyword_items, unexpected_keyword, uninitialised};
+use super::future::{self, HasCore, cancel_argument, keyword_items, unexpected_keyword};
+use super::future_core::{Core, uninitialised};
 use super::ready::Ready;
 use super::scheduler::LoopRef;
 use super::{current, step};

@@ -5,7 +5,9 @@
 
 use pyo3::prelude::*;
 
-use super::future::{self, State, core_of};
+use super::future::{self, core_of};
+use super::future_core::State;
+use super::future_iterator;
 use super::scheduler::LoopRef;
 use crate::interop::imports;
 use crate::raw::call::{self, Name};
@@ -161,7 +163,7 @@ impl Awaiting {
         if let Some(core) = core_of(&what) {
             let over = match input {
                 Input::Throw(error) => Err(error),
-                Input::Send(_) if core.is_pending() => Err(future::not_awaited(py)),
+                Input::Send(_) if core.is_pending() => Err(future_iterator::not_awaited(py)),
                 Input::Send(_) => core.result(py).map_err(|raised| exception::fetch(py, raised)),
             };
             self.what.set(None);
