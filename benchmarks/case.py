@@ -1,7 +1,7 @@
 """The kinds of case there are.
 
 A case is what one contender is measured at, in a process of its own. Its body is an ordinary asyncio program: it must
-not know which loop runs it, because the loop has to be the only difference between two columns of a table.
+not know which loop runs it, because what is imported as asyncio has to be the only difference between two columns of a table.
 """
 
 from __future__ import annotations

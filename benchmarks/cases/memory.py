@@ -39,6 +39,20 @@ async def futures(count: int) -> list[object]:
     return [loop.create_future() for _ in range(count)]
 
 
+async def locks(count: int) -> list[object]:
+    """Never used, as most are."""
+    return [asyncio.Lock() for _ in range(count)]
+
+
+async def events(count: int) -> list[object]:
+    return [asyncio.Event() for _ in range(count)]
+
+
+async def queues(count: int) -> list[object]:
+    """Empty."""
+    return [asyncio.Queue[None]() for _ in range(count)]
+
+
 def _never() -> None:
     raise AssertionError("a timer of an hour fired")
 
@@ -48,4 +62,7 @@ CASES: tuple[Case, ...] = (
     Held("mem_sleeping_task", SUBJECT, sleeping_tasks, COUNT),
     Held("mem_timer", SUBJECT, timers, COUNT),
     Held("mem_future", SUBJECT, futures, COUNT),
+    Held("mem_lock", SUBJECT, locks, COUNT),
+    Held("mem_event", SUBJECT, events, COUNT),
+    Held("mem_queue", SUBJECT, queues, COUNT),
 )
