@@ -12,7 +12,6 @@ Importing this package changes nothing in asyncio; `install()` does, and `uninst
 import asyncio
 import platform
 from asyncio import *
-from asyncio import TaskGroup as TaskGroup  # not among the public names of 3.11's own list
 from typing import TYPE_CHECKING, Any
 
 from . import _compat as _compat  # the first, because it refuses what hayase cannot run on
@@ -33,7 +32,8 @@ from .streams import (
     start_unix_server,
 )
 from .subprocess import create_subprocess_exec, create_subprocess_shell
-from .tasks import ensure_future, gather, shield, sleep, wait, wait_for
+from .taskgroups import TaskGroup
+from .tasks import as_completed, ensure_future, gather, shield, sleep, wait, wait_for
 from .timeouts import Timeout, timeout, timeout_at
 
 # `Future` and `Task` are asyncio's. What hayase's loop makes are private subclasses of them: a public Future of our own
@@ -58,7 +58,9 @@ __all__ = [
     "StreamReader",
     "StreamReaderProtocol",
     "StreamWriter",
+    "TaskGroup",
     "Timeout",
+    "as_completed",
     "build_info",
     "create_subprocess_exec",
     "create_subprocess_shell",

@@ -48,6 +48,7 @@ __all__ = [
     "StreamTransport",
     "StreamWriter",
     "Task",
+    "TaskGroup",
     "Timeout",
     "TimerHandle",
     "TlsProtocol",
@@ -57,7 +58,9 @@ __all__ = [
     "Watcher",
     "WorkItem",
     "WritePipeTransport",
+    "as_completed",
     "build_info",
+    "ensure_future",
     "gather",
     "method",
     "register_stream_writer",
@@ -65,6 +68,7 @@ __all__ = [
     "sleep",
     "timeout",
     "timeout_at",
+    "wait",
     "wait_for",
     "__version__",
 ]
@@ -593,6 +597,20 @@ class Function:
     def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
     def __reduce__(self) -> str: ...
 
+@disjoint_base
+class TaskGroup:
+    def __init__(self) -> None: ...
+    def __aenter__(self) -> Coroutine[Any, Any, TaskGroup]: ...
+    def __aexit__(self, *args: Any) -> Coroutine[Any, Any, bool | None]: ...
+    if sys.version_info >= (3, 15):
+        def cancel(self) -> None: ...
+    if sys.version_info >= (3, 14):
+        def create_task(self, coro: Coroutine[Any, Any, _T], **kwargs: Any) -> asyncio.Task[_T]: ...
+    else:
+        def create_task(
+            self, coro: Coroutine[Any, Any, _T], *, name: str | None = None, context: Context | None = None
+        ) -> asyncio.Task[_T]: ...
+
 @final
 class Timeout:
     def __init__(self, when: float | None) -> None: ...
@@ -604,12 +622,15 @@ class Timeout:
     def reschedule(self, when: float | None) -> None: ...
     def when(self) -> float | None: ...
 
+as_completed: Function
+ensure_future: Function
 gather: Function
 method: Function
 shield: Function
 sleep: Function
 timeout: Function
 timeout_at: Function
+wait: Function
 wait_for: Function
 
 @disjoint_base

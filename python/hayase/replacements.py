@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
-from . import locks, queues, streams, subprocess, tasks, timeouts
+from . import locks, queues, streams, subprocess, taskgroups, tasks, timeouts
 
 _NAMES: list[tuple[str, ModuleType, list[str]]] = [
     ("locks", locks, ["Barrier", "BoundedSemaphore", "Condition", "Event", "Lock", "Semaphore"]),
@@ -29,7 +29,8 @@ _NAMES: list[tuple[str, ModuleType, list[str]]] = [
         ],
     ),
     ("subprocess", subprocess, ["create_subprocess_exec", "create_subprocess_shell"]),
-    ("tasks", tasks, ["gather", "shield", "sleep", "wait", "wait_for"]),
+    ("taskgroups", taskgroups, ["TaskGroup"]),
+    ("tasks", tasks, ["as_completed", "ensure_future", "gather", "shield", "sleep", "wait", "wait_for"]),
     ("timeouts", timeouts, ["Timeout", "timeout", "timeout_at"]),
 ]
 

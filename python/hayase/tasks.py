@@ -1,14 +1,13 @@
-"""Sleeping and waiting. Like `asyncio.tasks`, whose names are here too.
-
-`sleep`, `wait_for`, `gather` and `shield` are written in Rust.
+"""Sleeping and waiting, written in Rust. Like `asyncio.tasks`, whose names are here too.
 
 asyncio made these stricter over the years: `wait` refuses coroutines since 3.11, and outside a running loop the others
-fail since 3.14 or take a loop of asyncio's own. hayase's accept what any version accepted; the work is asyncio's.
+fail since 3.14 or take a loop of asyncio's own. hayase's accept what any version accepted.
 """
 
 import asyncio
-import warnings
 from asyncio.tasks import *
+from asyncio.tasks import as_completed as _asyncio_as_completed
+from asyncio.tasks import ensure_future as _asyncio_ensure_future
 from asyncio.tasks import gather as _asyncio_gather
 from asyncio.tasks import shield as _asyncio_shield
 from asyncio.tasks import sleep as _asyncio_sleep
@@ -20,40 +19,27 @@ from . import _compat
 from .policy import get_event_loop
 
 if not TYPE_CHECKING:  # to a type checker they are asyncio's, with all their overloads; `wait`'s forbid bare coroutines
+    from ._core import as_completed as as_completed
+    from ._core import ensure_future as ensure_future
     from ._core import gather as gather
     from ._core import shield as shield
     from ._core import sleep
+    from ._core import wait as wait
 
     if _compat.WAIT_FOR_RUNS_INLINE:
         from ._core import wait_for
 
     for _function, _theirs in (
+        (as_completed, _asyncio_as_completed),
+        (ensure_future, _asyncio_ensure_future),
         (gather, _asyncio_gather),
         (shield, _asyncio_shield),
         (sleep, _asyncio_sleep),
+        (wait, _asyncio_wait),
         (wait_for, _asyncio_wait_for),
     ):
         if _function is not _theirs:
             _compat.resemble(_function, _theirs)
-
-    async def wait(fs, *, timeout=None, return_when=asyncio.ALL_COMPLETED):
-        """`asyncio.wait`, which also takes bare coroutines, as it did up to Python 3.10; each becomes a task.
-
-        They are accepted with a DeprecationWarning: the caller has no way to tell which task is which coroutine's.
-        """
-        conditions = (asyncio.FIRST_COMPLETED, asyncio.FIRST_EXCEPTION, asyncio.ALL_COMPLETED)
-        # What asyncio refuses, it refuses in its own words, before any task is made.
-        if not (asyncio.isfuture(fs) or asyncio.iscoroutine(fs)) and return_when in conditions:
-            fs = set(fs)  # before tasks are made: the same coroutine twice is one task
-            if any(asyncio.iscoroutine(f) for f in fs):
-                warnings.warn(
-                    "wait() was given coroutines; make tasks of them with create_task() to be able to tell them apart",
-                    DeprecationWarning,
-                    stacklevel=2,
-                )
-                loop = asyncio.get_running_loop()
-                fs = {loop.create_task(f) if asyncio.iscoroutine(f) else f for f in fs}
-        return await _asyncio_wait(fs, timeout=timeout, return_when=return_when)
 
     def _choose_loop(*awaitables):
         """Outside a running loop, make sure that asyncio finds a current loop, and that it is hayase's if made now.
@@ -62,12 +48,6 @@ if not TYPE_CHECKING:  # to a type checker they are asyncio's, with all their ov
         """
         if asyncio._get_running_loop() is None and not all(map(asyncio.isfuture, awaitables)):
             get_event_loop()
-
-    def ensure_future(coro_or_future, *, loop=None):
-        """`asyncio.ensure_future`; without a running loop it is for the loop of `get_event_loop()`."""
-        if loop is None:
-            _choose_loop(coro_or_future)
-        return asyncio.ensure_future(coro_or_future, loop=loop)
 
     def _gather_elsewhere(coros_or_futures, return_exceptions):
         """`gather` without a running loop (then for the loop of `get_event_loop()`), or on a loop of somebody else."""

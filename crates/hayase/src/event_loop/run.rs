@@ -94,7 +94,7 @@ pub(super) fn run_until_complete<'py>(
     let is_new_task = !imports::is_future(py)?.call1((future,))?.is_truthy()?;
     let keywords = pyo3::types::PyDict::new(py);
     keywords.set_item("loop", this)?;
-    let future = imports::ensure_future(py)?.call((future,), Some(&keywords))?;
+    let future = imports::stock_ensure_future(py)?.call((future,), Some(&keywords))?;
     if is_new_task {
         // An interrupted main task is reported by the exception that interrupted it.
         future.setattr("_log_destroy_pending", false)?;

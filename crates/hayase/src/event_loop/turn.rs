@@ -201,8 +201,10 @@ pub(super) fn run_entry(py: Python<'_>, this: &Obj, event_loop: &Loop, entry: Re
         Ready::Wakeup { task, future } => step::wakeup(py, &scheduler.standing, &task, &future),
         Ready::Linked { outer, inner } => {
             alone()?;
-            linked::inner_is_done(py, &outer, &inner);
-            Ok(())
+            match linked::inner_is_done(py, &outer, &inner) {
+                Ok(()) => Ok(()),
+                Err(raised) => report_linked(py, this, event_loop, &outer, &inner, raised),
+            }
         }
         Ready::DoneCallback { callback, future, context } => {
             alone()?;
@@ -230,13 +232,39 @@ fn run_done_callback(
 ) -> RawResult<()> {
     match context::run_in(py, &context, || call::call1(py, callback, future)) {
         Ok(Ok(_)) => Ok(()),
-        Ok(Err(raised)) | Err(raised) => {
-            let err = raised.fetch(py);
-            let rest = crate::raw::fastcall::Rest::One(future.clone());
-            let handle = handle::make(py, event_loop.reference(this), callback.clone(), rest, Some(context))?;
-            handle::report(py, handle.as_obj(), Raised::from_err(py, err))
-        }
+        Ok(Err(raised)) | Err(raised) => report(py, this, event_loop, callback, future, Some(context), raised),
     }
+}
+
+/// A done callback raised.
+#[cold]
+fn report(
+    py: Python<'_>,
+    this: &Obj,
+    event_loop: &Loop,
+    callback: &Obj,
+    future: &Obj,
+    context: Option<Obj>,
+    raised: Raised,
+) -> RawResult<()> {
+    let err = raised.fetch(py);
+    let rest = crate::raw::fastcall::Rest::One(future.clone());
+    let handle = handle::make(py, event_loop.reference(this), callback.clone(), rest, context)?;
+    handle::report(py, handle.as_obj(), Raised::from_err(py, err))
+}
+
+#[cold]
+fn report_linked(
+    py: Python<'_>,
+    this: &Obj,
+    event_loop: &Loop,
+    outer: &Obj,
+    inner: &Obj,
+    raised: Raised,
+) -> RawResult<()> {
+    let err = raised.fetch(py);
+    let callback = linked::callable(py, outer)?;
+    report(py, this, event_loop, &callback, inner, None, Raised::from_err(py, err))
 }
 
 /// Whether an error must leave `run_forever` at once.

@@ -31,11 +31,18 @@ imports! {
     format_callback_source = "asyncio.format_helpers"."_format_callback_source";
     extract_stack = "asyncio.format_helpers"."extract_stack";
     is_coroutine = "asyncio.coroutines"."iscoroutine";
+    is_awaitable = "inspect"."isawaitable";
     is_coroutine_function = "inspect"."iscoroutinefunction";
     is_future = "asyncio.futures"."isfuture";
     convert_future_exception = "asyncio.futures"."_convert_future_exc";
     wrap_future = "asyncio.futures"."wrap_future";
-    ensure_future = "asyncio.tasks"."ensure_future";
+    /// asyncio's, also after `hayase.install()`.
+    stock_ensure_future = "hayase.tasks"."_asyncio_ensure_future";
+    get_event_loop = "hayase.policy"."get_event_loop";
+    release_waiter = "asyncio.tasks"."_release_waiter";
+    log_on_exception = "asyncio.tasks"."_log_on_exception";
+    /// Ours.
+    queue = "hayase._core"."Queue";
     get_ident = "threading"."get_ident";
     make_lock = "threading"."Lock";
     weak_set = "weakref"."WeakSet";
@@ -82,6 +89,7 @@ imports! {
     socket_class = "socket"."socket";
     gai_error = "socket"."gaierror";
     exception_group = "builtins"."ExceptionGroup";
+    base_exception_group = "builtins"."BaseExceptionGroup";
     /// A subclass of `Transport`: what asyncio's own transports are, and its `sendfile` wants.
     transport_class = "asyncio.transports"."_FlowControlMixin";
     read_transport_class = "asyncio.transports"."ReadTransport";

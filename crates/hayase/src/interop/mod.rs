@@ -1,5 +1,6 @@
-//! What hayase uses of the standard library, imported once on first use.
+//! What hayase uses of the standard library, imported once on first use, and what it says in its words.
 
+pub(crate) mod arguments;
 pub(crate) mod errors;
 pub(crate) mod imports;
 pub(crate) mod log;

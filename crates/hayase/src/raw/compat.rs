@@ -201,6 +201,27 @@ pub(crate) const READ_WANTS: &str = if cfg!(Py_3_15) {
     "slice indices must be integers or None or have an __index__ method"
 };
 
+/// A `TaskGroup` takes the cancellation of its parent back when its tasks are done, not before it waits for them; gives
+/// the parent's own one on; closes a coroutine that it refuses; and hands names to the loop.
+pub(crate) const TASK_GROUPS_AS_OF_3_13: bool = cfg!(Py_3_13);
+
+/// A `TaskGroup` can be cancelled, and lets a `GeneratorExit` of its block through.
+pub(crate) const TASK_GROUPS_AS_OF_3_15: bool = cfg!(Py_3_15);
+
+/// `TaskGroup.create_task` with its signature.
+pub(crate) const TASK_GROUP_CREATE_TASK_DOC: &std::ffi::CStr = if CREATE_TASK_PASSES_KEYWORDS {
+    c"create_task($self, /, coro, **kwargs)\n--\n\nStart a task in this group and return it."
+} else {
+    c"create_task($self, /, coro, *, name=None, context=None)\n--\n\nStart a task in this group and return it."
+};
+
+/// `as_completed` begins when it is called, not when it is iterated over, and can be iterated over asynchronously.
+pub(crate) const AS_COMPLETED_BEGINS_AT_ONCE: bool = cfg!(Py_3_13);
+
+/// What `as_completed` asks for, in its TypeError.
+pub(crate) const AS_COMPLETED_WANTS: &str =
+    if cfg!(Py_3_13) { "expects an iterable of awaitables" } else { "expect an iterable of futures" };
+
 /// A cancelled `Server.serve_forever()` closes the connections too.
 pub(crate) const SERVE_FOREVER_CLOSES_CLIENTS: bool = cfg!(Py_3_14);
 
@@ -296,5 +317,5 @@ pub(crate) fn not_awaitable(class: &str) -> String {
 /// `gather` looks at children that are done already (an eager task may be) before it returns, not in a later turn.
 pub(crate) const GATHER_TAKES_DONE_CHILDREN_AT_ONCE: bool = cfg!(Py_3_12);
 
-/// `shield` only links two futures; later versions also report exceptions that nobody sees, and tell the call graph.
-pub(crate) const SHIELD_ONLY_LINKS: bool = cfg!(not(Py_3_14));
+/// An exception of a future whose shield was cancelled is reported when it comes, not taken for seen.
+pub(crate) const SHIELD_REPORTS_LOST_EXCEPTIONS: bool = cfg!(Py_3_14);

@@ -109,6 +109,12 @@ pub(crate) fn chain(exception: &Obj, cause: &Obj) {
     }
 }
 
+/// `raise exception from None`, before it is raised.
+pub(crate) fn from_none(exception: &Obj) {
+    // SAFETY: an exception instance; without a cause it only sets `__suppress_context__`.
+    unsafe { ffi::PyException_SetCause(exception.as_ptr(), std::ptr::null_mut()) };
+}
+
 /// For an error that has nowhere to go: `sys.unraisablehook`.
 pub(crate) fn write_unraisable(_py: Python<'_>, _raised: Raised, about: &Obj) {
     // SAFETY: an exception is set; the object is alive.

@@ -139,7 +139,26 @@ impl<'a> Args<'a> {
             }
             return Ok(bound);
         }
-        self.bind_slowly(py, names, required)
+        self.bind_slowly(py, names, required, N)
+    }
+
+    /// As [`Args::bind`]; only the first `positional` of the names may be given by position.
+    #[inline]
+    pub(crate) fn bind_mixed<const N: usize>(
+        &self,
+        py: Python<'_>,
+        names: [&'static Name; N],
+        required: usize,
+        positional: usize,
+    ) -> RawResult<[Option<Obj>; N]> {
+        let mut bound = [const { None }; N];
+        if self.positional == required && self.keyword_count() == 0 {
+            for (i, slot) in bound.iter_mut().enumerate() {
+                *slot = self.get(i);
+            }
+            return Ok(bound);
+        }
+        self.bind_slowly(py, names, required, positional)
     }
 
     #[cold]
@@ -148,11 +167,12 @@ impl<'a> Args<'a> {
         py: Python<'_>,
         names: [&'static Name; N],
         required: usize,
+        positional: usize,
     ) -> RawResult<[Option<Obj>; N]> {
         // A method counts its receiver, as Python does.
         let receiver = usize::from(self.function.contains('.'));
-        if self.positional > N {
-            let (least, most) = (required + receiver, N + receiver);
+        if self.positional > positional {
+            let (least, most) = (required + receiver, positional + receiver);
             let takes = if least == most { format!("{most}") } else { format!("from {least} to {most}") };
             let plural = if most == 1 { "" } else { "s" };
             let given = self.positional + receiver;

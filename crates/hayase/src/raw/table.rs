@@ -225,6 +225,14 @@ impl<T: Data> Table<T> {
         self.map(|builder| builder.slot(ffi::Py_am_await, unary::<T, F> as *mut _))
     }
 
+    pub(crate) fn async_iter<F: NoArgs<T>>(self, _f: F) -> Self {
+        self.map(|builder| builder.slot(ffi::Py_am_aiter, unary::<T, F> as *mut _))
+    }
+
+    pub(crate) fn async_next<F: NoArgs<T>>(self, _f: F) -> Self {
+        self.map(|builder| builder.slot(ffi::Py_am_anext, unary::<T, F> as *mut _))
+    }
+
     /// `tp_iternext`; `None` ends without an exception, which the interpreter reads as `StopIteration()`.
     pub(crate) fn next<F: Next<T>>(self, _f: F) -> Self {
         self.map(|builder| builder.slot(ffi::Py_tp_iternext, next::<T, F> as *mut _))

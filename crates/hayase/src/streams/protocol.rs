@@ -28,11 +28,9 @@ use crate::tasks::wait;
 use crate::tasks::{future, linked};
 use crate::transports::receiver::{self, Native};
 
-static ADD_DONE_CALLBACK: Name = Name::new(c"add_done_callback");
 static CALL_EXCEPTION_HANDLER: Name = Name::new(c"call_exception_handler");
 static CREATE_TASK: Name = Name::new(c"create_task");
 static CLOSE: Name = Name::new(c"close");
-static FUTURE_DONE: Name = Name::new(c"_future_done");
 
 /// What `hayase.StreamReaderProtocol` stands on.
 #[pyclass(module = "hayase._core", subclass, frozen)]
@@ -246,10 +244,7 @@ impl StreamReaderProtocol {
             this.task.set(Some(task.clone()));
             this.task_transport.set(Some(transport_object));
             let this = Obj::from_any(slf.as_any());
-            if !to_py(py, linked::tell(py, &task, &this))? {
-                let callback = to_py(py, call::getattr(py, &this, &FUTURE_DONE))?;
-                to_py(py, call::method(py, &task, &ADD_DONE_CALLBACK, &[&callback]))?;
-            }
+            to_py(py, linked::tell(py, &task, &this))?;
         }
         Ok(())
     }

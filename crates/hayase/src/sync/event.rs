@@ -6,10 +6,10 @@ use std::mem::offset_of;
 use pyo3::prelude::*;
 use pyo3::types::PyModule;
 
-use super::arguments;
 use super::binding::Binding;
 use super::copying::Copied;
 use super::waiters::Waiters;
+use crate::interop::arguments;
 use crate::raw::attributes::Attributes;
 use crate::raw::call;
 use crate::raw::cell::GilValue;

@@ -7,10 +7,10 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyModule;
 
-use super::arguments;
 use super::binding::Binding;
 use super::copying::Copied;
 use super::waiters::Waiters;
+use crate::interop::arguments;
 use crate::interop::imports;
 use crate::raw::attributes::Attributes;
 use crate::raw::cell::GilValue;

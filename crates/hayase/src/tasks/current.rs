@@ -218,16 +218,24 @@ pub(super) fn unregister(py: Python<'_>, task: &Ref<TaskData>) {
     }
 }
 
-/// `future` is awaited by `task`: for `asyncio.capture_call_graph`.
-pub(super) fn add_to_awaited_by(py: Python<'_>, future: &Obj, task: &Ref<TaskData>) -> RawResult<()> {
+/// `future` is awaited by `task`: for `asyncio.capture_call_graph`, on versions that have it.
+#[inline]
+pub(crate) fn add_to_awaited_by(py: Python<'_>, future: &Obj, task: &Obj) -> RawResult<()> {
+    if !compat::CALL_GRAPH {
+        return Ok(());
+    }
     let function = imports::raw(py, imports::add_to_awaited_by(py))?;
-    call::call_n(py, &function, &[future, task.as_obj()]).map(drop)
+    call::call_n(py, &function, &[future, task]).map(drop)
 }
 
 /// `future` is no longer awaited by `task`.
-pub(super) fn discard_from_awaited_by(py: Python<'_>, future: &Obj, task: &Ref<TaskData>) -> RawResult<()> {
+#[inline]
+pub(crate) fn discard_from_awaited_by(py: Python<'_>, future: &Obj, task: &Obj) -> RawResult<()> {
+    if !compat::CALL_GRAPH {
+        return Ok(());
+    }
     let function = imports::raw(py, imports::discard_from_awaited_by(py))?;
-    call::call_n(py, &function, &[future, task.as_obj()]).map(drop)
+    call::call_n(py, &function, &[future, task]).map(drop)
 }
 
 /// Lets `asyncio.all_tasks` see our tasks, where it walks a `WeakSet`: the set inside is replaced by one that names

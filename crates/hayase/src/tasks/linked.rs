@@ -11,17 +11,18 @@
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString};
 
+use super::current;
 use super::future::{self, FutureData, core_of};
 use super::future_core::State;
 use super::scheduler::LoopRef;
 use super::task::{self, TaskData};
-use super::wait;
+use super::wait::{self, Ending, ending};
 use crate::interop::imports;
 use crate::raw::bound_function::BoundFunction;
 use crate::raw::call::{self, Name};
 use crate::raw::instance::{Ref, Visitor};
 use crate::raw::obj::Obj;
-use crate::raw::{RawResult, compat, exception, to_raw};
+use crate::raw::{RawResult, compat, to_raw};
 
 /// What an outer future waits for.
 pub(super) enum Link {
@@ -37,6 +38,8 @@ pub(super) enum Link {
     },
     Shield {
         inner: Obj,
+        /// The task that shields, for `asyncio.capture_call_graph`.
+        awaited_by: Option<Obj>,
     },
 }
 
@@ -46,18 +49,19 @@ impl Link {
             Link::Gather { children, awaited_by, .. } => {
                 children.iter().chain(awaited_by).for_each(|object| visitor.obj(object));
             }
-            Link::Shield { inner } => visitor.obj(inner),
+            Link::Shield { inner, awaited_by } => {
+                [Some(inner), awaited_by.as_ref()].into_iter().flatten().for_each(|object| visitor.obj(object))
+            }
         }
     }
 }
 
 static ADD_DONE_CALLBACK: Name = Name::new(c"add_done_callback");
+static REMOVE_DONE_CALLBACK: Name = Name::new(c"remove_done_callback");
 static CANCEL_MESSAGE: Name = Name::new(c"_cancel_message");
-static EXCEPTION: Name = Name::new(c"exception");
 static FUTURE_DONE: Name = Name::new(c"_future_done");
 static LOG_DESTROY_PENDING: Name = Name::new(c"_log_destroy_pending");
 static MAKE_CANCELLED_ERROR: Name = Name::new(c"_make_cancelled_error");
-static RESULT: Name = Name::new(c"result");
 
 /// What a foreign inner future is given to call.
 static INNER_DONE: BoundFunction<FutureData> = BoundFunction::new();
@@ -70,7 +74,7 @@ pub(super) fn init() {
 }
 
 /// The callable that tells `outer`, for lists that Python sees and for foreign futures.
-pub(super) fn callable(py: Python<'_>, outer: &Obj) -> RawResult<Obj> {
+pub(crate) fn callable(py: Python<'_>, outer: &Obj) -> RawResult<Obj> {
     match Ref::<FutureData>::view_obj(outer) {
         Some(outer) => INNER_DONE.bind(py, outer),
         None => call::getattr(py, outer, &FUTURE_DONE),
@@ -82,12 +86,23 @@ pub(super) fn told_by(callable: &Obj) -> Option<&Ref<FutureData>> {
     INNER_DONE.target(callable)
 }
 
-/// Calls `listener._future_done(future)` when `future` is done, in the turn of a done callback. False: the future is not
-/// ours, or not on a loop of ours, and nothing happens.
-pub(crate) fn tell(py: Python<'_>, future: &Obj, listener: &Obj) -> RawResult<bool> {
+/// Calls `listener._future_done(future)` when `future` is done, in the turn of a done callback.
+#[inline]
+pub(crate) fn tell(py: Python<'_>, future: &Obj, listener: &Obj) -> RawResult<()> {
     match core_of(future) {
-        Some(core) if core.event_loop.scheduler().is_some() => core.link_to(py, future, listener).map(|()| true),
-        Some(_) | None => Ok(false),
+        Some(core) => core.link_to(py, future, listener),
+        None => call::method(py, future, &ADD_DONE_CALLBACK, &[&callable(py, listener)?]).map(drop),
+    }
+}
+
+/// Takes back [`tell`].
+pub(crate) fn do_not_tell(py: Python<'_>, future: &Obj, listener: &Obj) -> RawResult<()> {
+    match core_of(future) {
+        Some(core) => {
+            core.unlink_from(py, listener);
+            Ok(())
+        }
+        None => call::method(py, future, &REMOVE_DONE_CALLBACK, &[&callable(py, listener)?]).map(drop),
     }
 }
 
@@ -101,12 +116,8 @@ pub(crate) fn gather(
     return_exceptions: bool,
 ) -> RawResult<Obj> {
     let outer = future::make(py, event_loop)?;
-    let awaited_by = if compat::CALL_GRAPH {
-        let current = call::call0(py, &imports::raw(py, imports::current_task(py))?)?;
-        (!current.is_none()).then_some(current)
-    } else {
-        None
-    };
+    let awaited_by = current_task(py)?;
+    let knows_who_awaits = awaited_by.is_some();
     let children = order.iter().map(|&place| futures[place].clone()).collect();
     let link =
         Link::Gather { children, unfinished: futures.len(), return_exceptions, cancel_requested: false, awaited_by };
@@ -119,6 +130,10 @@ pub(crate) fn gather(
             stand_in_line(py, &outer, inner)?;
         }
     }
+    if knows_who_awaits {
+        // It may be over before its children are.
+        stand_in_line(py, &outer, &outer)?;
+    }
     let this = Ref::<FutureData>::view_obj(&outer).expect("made here");
     for inner in done {
         settle(py, this, inner)?;
@@ -129,10 +144,21 @@ pub(crate) fn gather(
 /// `shield(inner)` of a pending future of a loop of ours.
 pub(crate) fn shield(py: Python<'_>, event_loop: LoopRef, inner: &Obj) -> RawResult<Obj> {
     let outer = future::make(py, event_loop)?;
-    core_of(&outer).expect("made here").set_link(py, Link::Shield { inner: inner.clone() });
+    core_of(&outer)
+        .expect("made here")
+        .set_link(py, Link::Shield { inner: inner.clone(), awaited_by: current_task(py)? });
     stand_in_line(py, &outer, inner)?;
     stand_in_line(py, &outer, &outer)?;
     Ok(outer)
+}
+
+/// The current task, for the call graph.
+fn current_task(py: Python<'_>) -> RawResult<Option<Obj>> {
+    if !compat::CALL_GRAPH {
+        return Ok(None);
+    }
+    let current = call::call0(py, &imports::raw(py, imports::current_task(py))?)?;
+    Ok((!current.is_none()).then_some(current))
 }
 
 /// A task that was made for a coroutine that somebody gathers: nobody else knows it, so nobody is told that it dies.
@@ -148,52 +174,68 @@ pub(crate) fn do_not_report(py: Python<'_>, task: &Obj) -> RawResult<()> {
 
 fn stand_in_line(py: Python<'_>, outer: &Obj, inner: &Obj) -> RawResult<()> {
     if compat::CALL_GRAPH
+        && !inner.is(outer.as_ptr())
         && let Some(task) = awaited_by(py, outer)
     {
-        let add = imports::raw(py, imports::add_to_awaited_by(py))?;
-        call::call_n(py, &add, &[inner, &task])?;
+        current::add_to_awaited_by(py, inner, &task)?;
     }
-    match core_of(inner) {
-        Some(core) => core.link_to(py, inner, outer),
-        None => call::method(py, inner, &ADD_DONE_CALLBACK, &[&callable(py, outer)?]).map(drop),
-    }
+    tell(py, inner, outer)
 }
 
 fn awaited_by(py: Python<'_>, outer: &Obj) -> Option<Obj> {
     core_of(outer)?.with_link(py, |link| match link {
-        Link::Gather { awaited_by, .. } => awaited_by.clone(),
-        Link::Shield { .. } => None,
+        Link::Gather { awaited_by, .. } | Link::Shield { awaited_by, .. } => awaited_by.clone(),
     })?
 }
 
+fn no_longer_awaited(py: Python<'_>, outer: &Obj, inner: &Obj) -> RawResult<()> {
+    if compat::CALL_GRAPH
+        && let Some(task) = awaited_by(py, outer)
+    {
+        current::discard_from_awaited_by(py, inner, &task)?;
+    }
+    Ok(())
+}
+
 /// `Ready::Linked`: the turn of `outer` to see that `inner` is done.
-pub(crate) fn inner_is_done(py: Python<'_>, outer: &Obj, inner: &Obj) {
-    let told = match Ref::<FutureData>::view_obj(outer) {
+#[inline]
+pub(crate) fn inner_is_done(py: Python<'_>, outer: &Obj, inner: &Obj) -> RawResult<()> {
+    match Ref::<FutureData>::view_obj(outer) {
         Some(this) => settle(py, this, inner),
         None => call::method(py, outer, &FUTURE_DONE, &[inner]).map(drop),
-    };
-    if let Err(raised) = told {
-        exception::write_unraisable(py, raised, outer);
     }
 }
 
 enum Kind {
-    Gather { return_exceptions: bool, is_last: bool },
-    Shield { inner: Obj },
+    Gather {
+        return_exceptions: bool,
+        is_last: bool,
+    },
+    /// A gathering future that is done itself.
+    Gathered {
+        children: Vec<Obj>,
+    },
+    Shield {
+        inner: Obj,
+    },
 }
 
 fn settle(py: Python<'_>, outer: &Ref<FutureData>, inner: &Obj) -> RawResult<()> {
     let core = core_of(outer.as_obj()).expect("a future of ours");
     let kind = core.with_link(py, |link| match link {
+        Link::Gather { children, .. } if inner.is(outer.as_ptr()) => Kind::Gathered { children: children.clone() },
         Link::Gather { unfinished, return_exceptions, .. } => {
             *unfinished = unfinished.saturating_sub(1);
             Kind::Gather { return_exceptions: *return_exceptions, is_last: *unfinished == 0 }
         }
-        Link::Shield { inner } => Kind::Shield { inner: inner.clone() },
+        Link::Shield { inner, .. } => Kind::Shield { inner: inner.clone() },
     });
     match kind {
         Some(Kind::Gather { return_exceptions, is_last }) => {
             child_is_done(py, outer, inner, return_exceptions, is_last)
+        }
+        Some(Kind::Gathered { children }) => {
+            children.iter().try_for_each(|child| no_longer_awaited(py, outer.as_obj(), child))
         }
         Some(Kind::Shield { inner: shielded }) => shielded_is_done(py, outer, inner, &shielded),
         // The collector cleared it.
@@ -208,12 +250,7 @@ fn child_is_done(
     return_exceptions: bool,
     is_last: bool,
 ) -> RawResult<()> {
-    if compat::CALL_GRAPH
-        && let Some(task) = awaited_by(py, outer.as_obj())
-    {
-        let discard = imports::raw(py, imports::discard_from_awaited_by(py))?;
-        call::call_n(py, &discard, &[child, &task])?;
-    }
+    no_longer_awaited(py, outer.as_obj(), child)?;
     let core = core_of(outer.as_obj()).expect("a future of ours");
     if !core.is_pending() {
         // Its exception counts as seen.
@@ -262,22 +299,30 @@ fn all_are_done(py: Python<'_>, outer: &Ref<FutureData>) -> RawResult<()> {
 fn shielded_is_done(py: Python<'_>, outer: &Ref<FutureData>, done: &Obj, inner: &Obj) -> RawResult<()> {
     let core = core_of(outer.as_obj()).expect("a future of ours");
     if done.is(outer.as_ptr()) {
-        if !wait::is_done(py, inner)?
-            && let Some(inner) = core_of(inner)
-        {
-            inner.unlink_from(py, outer.as_obj());
-        }
-        return Ok(());
+        return if wait::is_done(py, inner)? { Ok(()) } else { leave_alone(py, outer, inner) };
     }
+    no_longer_awaited(py, outer.as_obj(), inner)?;
     if core.state() == State::Cancelled {
-        // Its exception counts as seen.
-        return ending(py, inner).map(drop);
+        // Its exception counts as seen, before 3.14.
+        return if compat::SHIELD_REPORTS_LOST_EXCEPTIONS { Ok(()) } else { ending(py, inner).map(drop) };
     }
     match ending(py, inner)? {
         Ending::Cancelled => core.cancel(py, outer.as_obj(), None).map(drop),
         Ending::Error(error) => core.set_exception(py, outer.as_obj(), &error),
         Ending::Value(value) => core.set_result(py, outer.as_obj(), value),
     }
+}
+
+/// The shielding future is done, that is cancelled, and what it shielded goes on.
+fn leave_alone(py: Python<'_>, outer: &Ref<FutureData>, inner: &Obj) -> RawResult<()> {
+    do_not_tell(py, inner, outer.as_obj())?;
+    if compat::SHIELD_REPORTS_LOST_EXCEPTIONS {
+        // Once, however many shielded it.
+        let report = imports::raw(py, imports::log_on_exception(py))?;
+        call::method(py, inner, &REMOVE_DONE_CALLBACK, &[&report])?;
+        call::method(py, inner, &ADD_DONE_CALLBACK, &[&report])?;
+    }
+    no_longer_awaited(py, outer.as_obj(), inner)
 }
 
 /// `cancel()` of an outer future: `None` if it is cancelled like any other.
@@ -302,34 +347,6 @@ pub(super) fn cancel(py: Python<'_>, outer: &Obj, message: Option<&Obj>) -> RawR
         });
     }
     Ok(Some(reached))
-}
-
-/// How a done future ended; its exception counts as retrieved.
-enum Ending {
-    Value(Obj),
-    Error(Obj),
-    Cancelled,
-}
-
-fn ending(py: Python<'_>, future: &Obj) -> RawResult<Ending> {
-    if let Some(core) = core_of(future) {
-        return Ok(match core.state() {
-            State::Result | State::Pending => Ending::Value(core.stored(py)),
-            State::Exception => {
-                core.forget_unretrieved();
-                Ending::Error(core.stored(py))
-            }
-            State::Cancelled => Ending::Cancelled,
-        });
-    }
-    if wait::is_cancelled(py, future)? {
-        return Ok(Ending::Cancelled);
-    }
-    let error = call::method(py, future, &EXCEPTION, &[])?;
-    if !error.is_none() {
-        return Ok(Ending::Error(error));
-    }
-    call::method(py, future, &RESULT, &[]).map(Ending::Value)
 }
 
 fn cancelled_error(py: Python<'_>, future: &Obj) -> RawResult<Obj> {

@@ -17,7 +17,7 @@ use crate::raw::coroutine::{self, Sent};
 use crate::raw::instance::Ref;
 use crate::raw::kept_context::Standing;
 use crate::raw::obj::Obj;
-use crate::raw::{Raised, RawResult, compat, exception};
+use crate::raw::{Raised, RawResult, exception};
 
 static ADD_DONE_CALLBACK: Name = Name::new(c"add_done_callback");
 static BLOCKING: Name = Name::new(c"_asyncio_future_blocking");
@@ -72,9 +72,7 @@ pub(super) fn wakeup_called(py: Python<'_>, task: &Ref<TaskData>, future: &Obj) 
 /// What the awaited future throws into the task.
 #[inline]
 fn failure_of(py: Python<'_>, task: &Ref<TaskData>, future: &Obj) -> RawResult<Option<Obj>> {
-    if compat::CALL_GRAPH {
-        current::discard_from_awaited_by(py, future, task)?;
-    }
+    current::discard_from_awaited_by(py, future, task.as_obj())?;
     if let Some(core) = core_of(future) {
         return core.failure(py);
     }
@@ -219,9 +217,7 @@ fn wait_for(py: Python<'_>, task: &Ref<TaskData>, result: &Obj) -> RawResult<()>
         if !core.blocking.replace(false) {
             return yield_instead_of_await(py, task, result);
         }
-        if compat::CALL_GRAPH {
-            current::add_to_awaited_by(py, result, task)?;
-        }
+        current::add_to_awaited_by(py, result, task.as_obj())?;
         core.await_by(py, result, task.as_obj())?;
         return now_waiting(py, task, result);
     }
@@ -264,9 +260,7 @@ fn wait_for_foreign(py: Python<'_>, task: &Ref<TaskData>, result: &Obj) -> RawRe
     if !blocking {
         return yield_instead_of_await(py, task, result);
     }
-    if compat::CALL_GRAPH {
-        current::add_to_awaited_by(py, result, task)?;
-    }
+    current::add_to_awaited_by(py, result, task.as_obj())?;
     call::setattr(py, result, &BLOCKING, &Obj::bool(py, false))?;
     let (callable, context) = wakeup_callable(py, task.as_obj())?;
     call::method_with_keyword(py, result, &ADD_DONE_CALLBACK, &[&callable], &CONTEXT, &context)?;

@@ -91,6 +91,38 @@ pub(crate) fn cancel(py: Python<'_>, future: &Obj) -> RawResult<bool> {
     }
 }
 
+/// How a done future ended.
+pub(crate) enum Ending {
+    Value(Obj),
+    Error(Obj),
+    Cancelled,
+}
+
+/// How a done future ended; its exception counts as retrieved.
+#[inline]
+pub(crate) fn ending(py: Python<'_>, future: &Obj) -> RawResult<Ending> {
+    static EXCEPTION: Name = Name::new(c"exception");
+    static RESULT: Name = Name::new(c"result");
+    if let Some(core) = core_of(future) {
+        return Ok(match core.state() {
+            State::Result | State::Pending => Ending::Value(core.stored(py)),
+            State::Exception => {
+                core.forget_unretrieved();
+                Ending::Error(core.stored(py))
+            }
+            State::Cancelled => Ending::Cancelled,
+        });
+    }
+    if is_cancelled(py, future)? {
+        return Ok(Ending::Cancelled);
+    }
+    let error = call::method(py, future, &EXCEPTION, &[])?;
+    if !error.is_none() {
+        return Ok(Ending::Error(error));
+    }
+    call::method(py, future, &RESULT, &[]).map(Ending::Value)
+}
+
 /// What drives an awaitable puts in.
 pub(crate) enum Input {
     Send(Obj),

@@ -1,40 +1,62 @@
-//! Waiting for time and for others: `sleep`, timeouts, `wait_for`, `gather`, `shield`.
+//! Waiting for time and for others: `sleep`, timeouts, `wait_for`, `wait`, `as_completed`, `gather`,
+//! `shield`, task groups.
 //!
 //! What is awaited often is an [`crate::runtime::operation::Operation`]; what needs a timer asks the running loop for one by
 //! name (`call_later`, `call_at`), so every loop will do, also one whose clock a program replaced.
 
+pub(crate) mod as_completed;
+pub(crate) mod ensure_future;
 pub(crate) mod gather;
 pub(crate) mod sleep;
+pub(crate) mod task_group;
 pub(crate) mod timeout;
+pub(crate) mod wait;
 pub(crate) mod wait_for;
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyFloat, PyInt, PyModule};
 
+use crate::interop::imports;
 use crate::raw::call::{self, Name};
 use crate::raw::obj::Obj;
 use crate::raw::{Raised, RawResult, to_raw};
-use crate::tasks::{handle, wait};
+use crate::tasks::{self, handle};
 
 /// Makes the types and functions and puts them into the module.
 pub(crate) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()> {
+    as_completed::init(py, module)?;
+    ensure_future::init(py, module)?;
     gather::init(py, module)?;
     sleep::init(py, module)?;
+    task_group::init(py, module)?;
     timeout::init(py, module)?;
+    wait::init(py, module)?;
     wait_for::init(py, module)
 }
 
+static CALL_LATER: Name = Name::new(c"call_later");
 static CANCEL: Name = Name::new(c"cancel");
 static TIME: Name = Name::new(c"time");
 
 /// `asyncio.get_running_loop()`
 fn get_running_loop(py: Python<'_>) -> RawResult<Obj> {
-    let running = wait::running_loop(py)?;
+    let running = tasks::wait::running_loop(py)?;
     if running.is_none() {
         return Err(Raised::from_err(py, PyRuntimeError::new_err("no running event loop")));
     }
     Ok(running)
+}
+
+/// The running task. asyncio's Python tasks, put in the place of its C ones, are known only to the function that was put
+/// in place with them.
+fn current_task(py: Python<'_>) -> RawResult<Obj> {
+    let current = call::call0(py, &imports::raw(py, imports::current_task(py))?)?;
+    if !current.is_none() {
+        return Ok(current);
+    }
+    let asked = py.import("asyncio.tasks").and_then(|tasks| tasks.call_method0("current_task"));
+    to_raw(py, asked).map(Obj::from_bound)
 }
 
 /// The number, if it is a plain one; anything else is left to Python's operators.
@@ -67,6 +89,13 @@ fn deadline(py: Python<'_>, now: &Obj, delay: &Obj) -> RawResult<Obj> {
         (Some(now), Some(delay)) => Ok(Obj::from_bound(PyFloat::new(py, now + delay))),
         _ => to_raw(py, now.borrow(py).add(delay.borrow(py))).map(Obj::from_bound),
     }
+}
+
+/// `event_loop.call_later(delay, *call)`; `call` is the callback and its arguments.
+fn call_later(py: Python<'_>, event_loop: &Obj, delay: &Obj, call: &[&Obj]) -> RawResult<Obj> {
+    let mut args = vec![delay];
+    args.extend(call);
+    call::method(py, event_loop, &CALL_LATER, &args)
 }
 
 /// `handle.cancel()` of anybody's handle.

@@ -9,8 +9,8 @@ use pyo3::exceptions::{PyAssertionError, PyBaseExceptionGroup, PyRuntimeError, P
 use pyo3::prelude::*;
 use pyo3::types::{PyModule, PyString};
 
-use super::{cancel_handle, deadline, get_running_loop, plain_number, time};
-use crate::interop::imports;
+use super::{cancel_handle, current_task, deadline, get_running_loop, plain_number, time};
+use crate::interop::{arguments, imports};
 use crate::raw::attributes::Attributes;
 use crate::raw::bound_function::BoundFunction;
 use crate::raw::call::{self, Name};
@@ -149,17 +149,6 @@ pub(super) fn begin(py: Python<'_>, delay: &Obj) -> RawResult<Ref<Timeout>> {
 
 fn refuse(py: Python<'_>, text: &str) -> Raised {
     Raised::from_err(py, PyRuntimeError::new_err(text.to_owned()))
-}
-
-/// The running task. asyncio's Python tasks, put in the place of its C ones, are known only to the function that was put
-/// in place with them.
-fn current_task(py: Python<'_>) -> RawResult<Obj> {
-    let current = call::call0(py, &imports::raw(py, imports::current_task(py))?)?;
-    if !current.is_none() {
-        return Ok(current);
-    }
-    let asked = py.import("asyncio.tasks").and_then(|tasks| tasks.call_method0("current_task"));
-    to_raw(py, asked).map(Obj::from_bound)
 }
 
 impl Ref<Timeout> {
@@ -329,19 +318,7 @@ fn timeout_at(py: Python<'_>, args: &Args<'_>) -> RawResult<Obj> {
 }
 
 fn initialise(py: Python<'_>, this: &Ref<Timeout>, args: &Obj, keywords: Option<&Obj>) -> RawResult<()> {
-    let parse = || -> PyResult<Obj> {
-        match (args.borrow(py).len()?, keywords) {
-            (1, None) => Ok(Obj::from_bound(args.borrow(py).get_item(0)?)),
-            (0, Some(keywords)) if keywords.borrow(py).len()? == 1 => {
-                Ok(Obj::from_bound(keywords.borrow(py).get_item("when")?))
-            }
-            (given, _) => Err(pyo3::exceptions::PyTypeError::new_err(format!(
-                "Timeout.__init__() takes 2 positional arguments but {} were given",
-                given + 1
-            ))),
-        }
-    };
-    this.when.set(Some(to_raw(py, parse())?));
+    this.when.set(Some(arguments::required(py, "Timeout", "when", args, keywords)?));
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use pyo3::exceptions::PyTimeoutError;
 use pyo3::prelude::*;
 use pyo3::types::PyModule;
 
-use super::{is_over, timeout};
+use super::{ensure_future, get_running_loop, is_over, timeout};
 use crate::interop::imports;
 use crate::raw::call::{self, Name};
 use crate::raw::fastcall::Args;
@@ -39,8 +39,7 @@ fn start(py: Python<'_>, this: &Ref<Operation>) -> RawResult<Turn> {
 
 /// What is done already has its result; everything else is cancelled.
 fn no_time(py: Python<'_>, this: &Ref<Operation>, awaitable: &Obj) -> RawResult<Turn> {
-    let ensure_future = imports::raw(py, imports::ensure_future(py))?;
-    let future = call::call1(py, &ensure_future, awaitable)?;
+    let future = ensure_future::on(py, awaitable, &get_running_loop(py)?)?;
     if wait::is_done(py, &future)? {
         return call::method(py, &future, &RESULT, &[]).map(Turn::Return);
     }

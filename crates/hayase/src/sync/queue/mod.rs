@@ -18,8 +18,9 @@ use pyo3::types::{PyInt, PyModule, PyString};
 
 use super::binding::Binding;
 use super::copying::Copied;
+use super::event;
 use super::waiters::Waiters;
-use super::{arguments, event};
+use crate::interop::arguments;
 use crate::raw::attributes::Attributes;
 use crate::raw::call::{self, Name};
 use crate::raw::cell::{GilValue, ObjCell};

@@ -6,22 +6,44 @@ use pyo3::prelude::*;
 use crate::raw::call::Name;
 use crate::raw::fastcall::Args;
 use crate::raw::obj::Obj;
-use crate::raw::{RawResult, to_raw};
+use crate::raw::{Raised, RawResult, to_raw};
 
 static EXC_TYPE: Name = Name::new(c"exc_type");
 static EXC: Name = Name::new(c"exc");
 static TB: Name = Name::new(c"tb");
 
 /// Those of `__aexit__`, which are not looked at.
-pub(super) fn exit(py: Python<'_>, args: &Args<'_>) -> RawResult<()> {
+pub(crate) fn exit(py: Python<'_>, args: &Args<'_>) -> RawResult<()> {
     args.named("__aexit__").bind(py, [&EXC_TYPE, &EXC, &TB], 3).map(drop)
 }
 
 /// At most one argument, called `name`, by position or keyword. Without a name: none at all.
-pub(super) fn one(
+pub(crate) fn one(
     py: Python<'_>,
     class: &str,
     name: Option<&str>,
+    args: &Obj,
+    keywords: Option<&Obj>,
+) -> RawResult<Option<Obj>> {
+    parse(py, class, name, false, args, keywords)
+}
+
+/// Exactly one argument, called `name`, by position or keyword.
+pub(crate) fn required(py: Python<'_>, class: &str, name: &str, args: &Obj, keywords: Option<&Obj>) -> RawResult<Obj> {
+    match parse(py, class, Some(name), true, args, keywords)? {
+        Some(value) => Ok(value),
+        None => {
+            let text = format!("{class}.__init__() missing 1 required positional argument: '{name}'");
+            Err(Raised::from_err(py, PyTypeError::new_err(text)))
+        }
+    }
+}
+
+fn parse(
+    py: Python<'_>,
+    class: &str,
+    name: Option<&str>,
+    required: bool,
     args: &Obj,
     keywords: Option<&Obj>,
 ) -> RawResult<Option<Obj>> {
@@ -30,7 +52,11 @@ pub(super) fn one(
         let given = args.len()?;
         let at_most = usize::from(name.is_some());
         if given > at_most {
-            let takes = if at_most == 0 { "1 positional argument" } else { "from 1 to 2 positional arguments" };
+            let takes = match (at_most, required) {
+                (0, _) => "1 positional argument",
+                (_, true) => "2 positional arguments",
+                (_, false) => "from 1 to 2 positional arguments",
+            };
             let text = format!("{class}.__init__() takes {takes} but {} were given", given + 1);
             return Err(PyTypeError::new_err(text));
         }
