@@ -8,9 +8,6 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
-use std::time::Duration;
-
-use rustix::time::{ClockId, clock_gettime};
 
 use crate::backend::epoll::Epoll;
 use crate::backend::sim::{Simulation, World};
@@ -18,9 +15,10 @@ use crate::events::{Events, Interest, Token};
 use crate::sys::address::Address;
 use crate::sys::event_fd::EventFd;
 use crate::sys::fork::ProcessMark;
-use crate::sys::{file, socket};
+use crate::sys::{clock, file, socket};
 use crate::time::Time;
 use crate::waker::{Alarm, Bell, Waker};
+use std::time::Duration;
 
 pub struct Driver {
     backend: Backend,
@@ -341,9 +339,7 @@ impl fmt::Debug for Driver {
 }
 
 fn monotonic() -> Time {
-    let timespec = clock_gettime(ClockId::Monotonic);
-    // The monotonic clock starts near boot and is never negative.
-    Time::from_nanos(timespec.tv_sec as u64 * 1_000_000_000 + timespec.tv_nsec as u64)
+    Time::from_nanos(clock::monotonic_nanos())
 }
 
 const _: () = {

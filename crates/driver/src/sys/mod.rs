@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod address;
+pub(crate) mod clock;
 pub(crate) mod closable;
 pub(crate) mod epoll;
 pub(crate) mod event_fd;
