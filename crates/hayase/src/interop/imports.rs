@@ -102,7 +102,6 @@ imports! {
     ssl_object_class = "ssl"."SSLObject";
     ssl_context_class = "ssl"."SSLContext";
     ssl_error = "ssl"."SSLError";
-    environ = "os"."environ";
     ssl_want_read_error = "ssl"."SSLWantReadError";
     ssl_syscall_error = "ssl"."SSLSyscallError";
     certificate_error = "ssl"."SSLCertVerificationError";

@@ -30,7 +30,7 @@ use crate::runtime::suspendable::{self, Outcome, Progress, Suspendable, Turn};
 use crate::runtime::{RuntimeRef, SCRATCH_BYTES};
 
 static FILENO: Name = Name::new(c"fileno");
-static GETTIMEOUT: Name = Name::new(c"gettimeout");
+static GETBLOCKING: Name = Name::new(c"getblocking");
 static RECV: Name = Name::new(c"recv");
 static RECV_INTO: Name = Name::new(c"recv_into");
 static RECVFROM: Name = Name::new(c"recvfrom");
@@ -79,6 +79,8 @@ pub(crate) struct Transfer {
     argument: ObjCell,
     /// The address to send to, or how much to receive into a buffer.
     extra: ObjCell,
+    /// System calls may be made from here.
+    is_plain: GilValue<bool>,
     /// What is waited for, and the descriptor that it is about.
     future: ObjCell,
     fd: GilValue<RawFd>,
@@ -106,6 +108,7 @@ impl Suspendable for Transfer {
     fn start(py: Python<'_>, this: &Ref<Self>) -> RawResult<Turn> {
         let sock = socket_of(py, this)?;
         to_raw(py, check_socket(py, &this.runtime, &sock.borrow(py)))?;
+        this.is_plain.set(is_plain_socket(py, &sock.borrow(py)) && never_blocks(py, &sock)?);
         let object = this.runtime.object().borrow(py);
         if is_greedy(loop_of(&object).get()) { Ok(Turn::GiveWay) } else { attempt_or_wait(py, this, &sock) }
     }
@@ -170,10 +173,11 @@ fn socket_of(py: Python<'_>, this: &Ref<Transfer>) -> RawResult<Obj> {
 /// Tries, and waits if the socket is not ready.
 #[inline]
 fn attempt_or_wait(py: Python<'_>, this: &Ref<Transfer>, sock: &Obj) -> RawResult<Turn> {
-    if let Some(result) = attempt(py, this, sock)? {
+    let fd = if this.is_plain.get() { Some(descriptor(py, sock)?) } else { None };
+    if let Some(result) = attempt(py, this, sock, fd)? {
         return Ok(Turn::Return(result));
     }
-    let fd = descriptor(py, sock)?;
+    let fd = fd.map_or_else(|| descriptor(py, sock), Ok)?;
     let object = this.runtime.object().borrow(py);
     let future = watchers::begin_wait(py, loop_of(&object), this.operation.side(), &sock.borrow(py), fd);
     let future = to_raw(py, future)?;
@@ -238,6 +242,7 @@ fn make(
         sock: ObjCell::new(Some(Obj::from_any(sock))),
         argument: ObjCell::new(Some(Obj::from_any(argument))),
         extra: ObjCell::new(extra.map(Obj::from_any)),
+        is_plain: GilValue::new(false),
         future: ObjCell::empty(),
         fd: GilValue::new(-1),
         sent: GilValue::new(0),
@@ -253,9 +258,8 @@ pub(super) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
 // Attempts: `None` if the socket is not ready
 
 #[inline]
-fn attempt(py: Python<'_>, this: &Ref<Transfer>, sock: &Obj) -> RawResult<Option<Obj>> {
+fn attempt(py: Python<'_>, this: &Ref<Transfer>, sock: &Obj, fd: Option<RawFd>) -> RawResult<Option<Obj>> {
     let argument = this.argument.get().unwrap_or_else(|| Obj::none(py));
-    let fd = plain_descriptor(py, sock)?;
     match (this.operation, fd) {
         (Operation::Receive, Some(fd)) => receive_now(py, this, sock, fd, &argument),
         (Operation::Receive, None) => ask(py, sock, &RECV, &[&argument]),
@@ -425,17 +429,10 @@ fn view_of_bytes(py: Python<'_>, data: &Obj) -> PyResult<Obj> {
     view.call_method1("cast", ("B",)).map(Obj::from_bound)
 }
 
-/// Of a socket whose system calls may be made from here: an exact `socket.socket` that never blocks.
+/// Whether its time-out is zero.
 #[inline]
-fn plain_descriptor(py: Python<'_>, sock: &Obj) -> RawResult<Option<RawFd>> {
-    if !is_plain_socket(py, &sock.borrow(py)) {
-        return Ok(None);
-    }
-    let timeout = call::method(py, sock, &GETTIMEOUT, &[])?;
-    if timeout.borrow(py).extract::<f64>().ok() != Some(0.0) {
-        return Ok(None);
-    }
-    descriptor(py, sock).map(Some)
+fn never_blocks(py: Python<'_>, sock: &Obj) -> RawResult<bool> {
+    Ok(!call::is_true(py, &call::method(py, sock, &GETBLOCKING, &[])?)?)
 }
 
 #[inline]
