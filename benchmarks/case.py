@@ -77,6 +77,7 @@ class Idle:
     subject: str
     serve: Serve
     connections: int
+    transport: Literal["tcp", "tls"] = "tcp"
     unit: Literal["B"] = "B"
 
 

@@ -69,7 +69,7 @@ def _run(loop: str, name: str, seconds: float, port: int | None = None) -> None:
             case Served():
                 runner.run(_serve(case.serve, case.transport))
             case Idle():
-                runner.run(_serve(case.serve, "tcp"))
+                runner.run(_serve(case.serve, case.transport))
     except NotImplementedError as refusal:
         _say(lacking=str(refusal) or _refused(refusal))
 

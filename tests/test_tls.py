@@ -11,8 +11,10 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import warnings
 import weakref
+from pathlib import Path
 
 import pytest
 from recording import BufferedRecording, Recording, connected
@@ -1555,6 +1557,80 @@ def test_connections_that_ended_leave_nothing(run):
         await server.wait_closed()
 
     run(main())
+
+
+@pytest.mark.hayase_only("asyncio's layer and its buffer of 256 KiB wait for the collector")
+def test_a_thousand_connections_leave_no_memory(program):
+    done = program(
+        f"""
+        import asyncio, gc, sys
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        from recording import Recording
+        from tls_peer import client_context, server_context
+
+        def resident_kib():
+            with open("/proc/self/smaps_rollup") as file:
+                return next(int(line.split()[1]) for line in file if line.startswith("Rss:"))
+
+        async def connect(number, address, context):
+            loop = asyncio.get_running_loop()
+            transport, protocol = await loop.create_connection(Recording, *address, ssl=context)
+            transport.write(bytes(100 * number))
+            if number % 3 == 0:
+                transport.abort()
+            else:
+                transport.close()
+            await protocol.closed
+
+        async def main():
+            loop = asyncio.get_running_loop()
+            server = await loop.create_server(Recording, "127.0.0.1", 0, ssl=server_context())
+            address, context = server.sockets[0].getsockname(), client_context()
+
+            async def connect_many(count):
+                for _ in range(count // 10):
+                    await asyncio.gather(*[connect(number, address, context) for number in range(10)])
+                gc.collect()
+                return resident_kib()
+
+            before = await connect_many(500)
+            print(await connect_many(1_000) - before)
+            server.close()
+
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            runner.run(main())
+        """
+    )
+    assert done.returncode == 0, done.stderr
+    # 1,000 connections; the smallest thing that one could leave is some hundred bytes of OpenSSL's.
+    assert int(done.stdout) < 256
+
+
+def test_what_other_threads_ask_of_the_ssl_object_disturbs_nothing(run):
+    data = payload(3_000_000)
+    answers = set()
+    ended = threading.Event()
+
+    def ask(ssl_object):
+        while not ended.is_set():
+            certificate = ssl_object.getpeercert()
+            answers.add((ssl_object.version(), ssl_object.cipher(), certificate["serialNumber"]))
+
+    async def main():
+        async with tls_connected() as (near, far):
+            asking = threading.Thread(target=ask, args=(near.transport.get_extra_info("ssl_object"),))
+            asking.start()
+            try:
+                near.transport.write(data)
+                far.transport.write(data)
+                assert await far.received(len(data)) == data
+                assert await near.received(len(data)) == data
+            finally:
+                ended.set()
+                asking.join()
+
+    run(main())
+    assert len(answers) == 1
 
 
 def test_contexts_are_freed_with_their_connections(run):

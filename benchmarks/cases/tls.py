@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import ssl
 
-from benchmarks.case import Announce, Case, Serve, Served
+from benchmarks.case import Announce, Case, Idle, Serve, Served
 from benchmarks.cases.tcp import BACKLOG, KIB, EchoProtocol, echo_streams, size_text
 from benchmarks.generator import SOURCES
 
 CONNECTIONS = (1, 50)
 SIZES_BYTES = (KIB, 64 * KIB)
 HANDSHAKES_AT_ONCE = 8
+IDLE = 2_000
+"""Fewer than of TCP: each begins with a handshake."""
 
 
 async def serve_protocol(announce: Announce) -> None:
@@ -63,4 +65,5 @@ CASES: tuple[Case, ...] = (
         native=True,
         transport="tls",
     ),
+    Idle("mem_connection_tls", "Memory", serve_protocol, IDLE, transport="tls"),
 )

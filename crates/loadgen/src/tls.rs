@@ -3,6 +3,7 @@
 //! The client knows that certificate and verifies it. It never resumes a session: every handshake is a full one.
 
 use std::io::{self, ErrorKind, Read, Write};
+use std::net::TcpStream;
 use std::sync::Arc;
 
 use rustls::client::Resumption;
@@ -55,6 +56,11 @@ impl Session {
         Self(connection)
     }
 
+    /// For who may wait: what is written there leaves at once, behind the handshake.
+    pub(crate) fn on<'a>(&'a mut self, stream: &'a mut TcpStream) -> Blocking<'a> {
+        Blocking { connection: &mut self.0, stream }
+    }
+
     /// Takes all of `data`; [`Session::flush`] sends it.
     pub(crate) fn write(&mut self, data: &[u8]) -> io::Result<()> {
         self.0.writer().write_all(data)
@@ -91,5 +97,35 @@ impl Session {
     pub(crate) fn close(&mut self, channel: &Channel) {
         self.0.send_close_notify();
         let _ = self.flush(channel);
+    }
+}
+
+/// A session on a stream that blocks.
+pub(crate) struct Blocking<'a> {
+    connection: &'a mut Connection,
+    stream: &'a mut TcpStream,
+}
+
+impl Read for Blocking<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.connection.wants_read() {
+            self.connection.complete_io(self.stream)?;
+        }
+        self.connection.reader().read(buffer)
+    }
+}
+
+impl Write for Blocking<'_> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        let count = self.connection.writer().write(data)?;
+        self.flush()?;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        while self.connection.wants_write() || self.connection.is_handshaking() {
+            self.connection.complete_io(self.stream)?;
+        }
+        Ok(())
     }
 }
