@@ -95,6 +95,59 @@ def test_a_coroutine_that_is_never_awaited_warns(make):
         del coroutine
 
 
+@pytest.mark.oracle_differs(
+    "what __aexit__ gives is awaited at once by everybody; so it is given back without a coroutine"
+)
+def test_the_end_of_a_block_gives_it_back(run, loop_factory, make):
+    async def main():
+        lock = make()
+        await lock.acquire()
+        leaving = lock.__aexit__(None, None, None)
+        assert asyncio.iscoroutine(leaving)
+        assert isinstance(leaving, collections.abc.Coroutine)
+        assert lock.locked() is not loop_factory.is_hayase
+        assert await leaving is None
+        assert not lock.locked()
+        await lock.acquire()
+        assert await asyncio.create_task(lock.__aexit__(None, None, None)) is None
+        assert not lock.locked()
+
+    run(main())
+
+
+def test_what_a_block_gives_back_is_not_given_back_twice(run, aio):
+    async def main():
+        lock = aio.Lock()
+        with pytest.raises(RuntimeError, match="Lock is not acquired"):
+            async with lock:
+                lock.release()
+        assert not lock.locked()
+        with pytest.raises(TypeError, match=r"__aexit__\(\) missing 3 required positional arguments"):
+            lock.__aexit__()
+
+    run(main())
+
+
+def test_the_end_of_a_block_can_be_driven_by_hand(make):
+    lock = make()
+    for how in ("send", "throw", "close"):
+        with pytest.raises(StopIteration):
+            lock.acquire().send(None)
+        leaving = lock.__aexit__(None, None, None)
+        if how == "send":
+            with pytest.raises(StopIteration) as ended:
+                leaving.send(None)
+            assert ended.value.value is None
+            assert not lock.locked()
+        elif how == "throw":
+            with pytest.raises(KeyError):
+                leaving.throw(KeyError())
+        else:
+            assert leaving.close() is None
+        if lock.locked():
+            lock.release()
+
+
 def test_a_coroutine_can_be_driven_by_hand(make):
     lock = make()
     coroutine = lock.acquire()

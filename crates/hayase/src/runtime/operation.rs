@@ -133,6 +133,38 @@ pub(crate) fn make(py: Python<'_>, kind: &'static Kind, target: Obj, argument: O
     Ok(Operation::class().make(py, operation)?.into_obj())
 }
 
+/// The coroutine of what was done already and has no result: one object, for everybody and for ever.
+#[inline]
+pub(crate) fn nothing(py: Python<'_>) -> RawResult<Obj> {
+    static NOTHING: ObjCell = ObjCell::empty();
+    match NOTHING.get() {
+        Some(nothing) => Ok(nothing),
+        None => {
+            let nothing = make_nothing(py)?;
+            NOTHING.set(Some(nothing.clone()));
+            Ok(nothing)
+        }
+    }
+}
+
+#[cold]
+fn make_nothing(py: Python<'_>) -> RawResult<Obj> {
+    static KIND: Kind = Kind {
+        name: "_ContextManagerMixin.__aexit__",
+        start: |_py, _this| unreachable!("it is over"),
+        resume: never_resumed,
+    };
+    let operation = Operation {
+        progress: Progress::nothing(),
+        kind: GilValue::new(&KIND),
+        phase: GilValue::new(0),
+        target: ObjCell::empty(),
+        waiter: ObjCell::empty(),
+        argument: ObjCell::empty(),
+    };
+    Ok(Operation::class().make(py, operation)?.into_obj())
+}
+
 /// Whether this is an operation.
 pub(crate) fn is_one(object: &Obj) -> bool {
     Ref::<Operation>::view_obj(object).is_some()

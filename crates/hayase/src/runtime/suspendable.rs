@@ -58,6 +58,8 @@ enum State {
     GivingWay,
     Running,
     Done,
+    /// Over without ever having begun; can be awaited as often as one likes, and gives None.
+    Nothing,
 }
 
 /// How far it got, and what it waits for.
@@ -77,6 +79,13 @@ impl Progress {
         }
     }
 
+    /// Of what is over already.
+    pub(crate) fn nothing() -> Progress {
+        let progress = Progress::new();
+        progress.state.set(State::Nothing);
+        progress
+    }
+
     pub(crate) fn visit(&self, visitor: &mut Visitor<'_>) {
         self.awaiting.visit(visitor);
     }
@@ -90,7 +99,7 @@ impl Progress {
     /// For [`Data::wants_finalizer`].
     #[inline]
     pub(crate) fn is_unfinished(&self) -> bool {
-        self.state.get() != State::Done
+        !matches!(self.state.get(), State::Done | State::Nothing)
     }
 }
 
@@ -99,7 +108,7 @@ pub(crate) fn finalize<T: Suspendable>(py: Python<'_>, this: &Ref<T>) {
     let outcome = match this.progress().state.get() {
         State::Created => warn_never_awaited(py, this.name()),
         State::Waiting | State::GivingWay => to_py(py, close(py, this)).map(drop),
-        State::Running | State::Done => Ok(()),
+        State::Running | State::Done | State::Nothing => Ok(()),
     };
     if let Err(err) = outcome {
         exception::write_unraisable(py, Raised::from_err(py, err), this.as_obj());
@@ -175,6 +184,13 @@ fn step<T: Suspendable>(py: Python<'_>, this: &Ref<T>, input: Input) -> RawResul
             Input::Throw(error) => T::resume(py, this, Err(error)),
         },
         State::Running => return Err(Raised::from_err(py, PyValueError::new_err("coroutine already executing"))),
+        State::Nothing => {
+            progress.state.set(State::Nothing);
+            return match input {
+                Input::Send(_) => Ok(Step::Return(Obj::none(py))),
+                Input::Throw(error) => Err(exception::restore(py, error)),
+            };
+        }
         State::Done => {
             progress.state.set(State::Done);
             let text = "cannot reuse already awaited coroutine";
@@ -241,7 +257,7 @@ fn throw<T: Suspendable>(py: Python<'_>, this: &Ref<T>, args: &Args<'_>) -> RawR
 fn close<T: Suspendable>(py: Python<'_>, this: &Ref<T>) -> RawResult<Obj> {
     match this.progress().state.get() {
         State::Created => end(py, this),
-        State::Done => {}
+        State::Done | State::Nothing => {}
         State::Waiting | State::GivingWay | State::Running => {
             let exit = exception::instance(py, PyGeneratorExit::new_err(()));
             match step(py, this, Input::Throw(exit)) {

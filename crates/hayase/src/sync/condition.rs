@@ -12,13 +12,10 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyModule;
 
-use super::binding::Binding;
-use super::copying::Copied;
-use super::lock::{self, Lock};
-use super::waiters::Waiters;
+use super::base::{self, Base, Based, Guard};
+use super::lock::Lock;
 use crate::interop::arguments;
 use crate::interop::imports;
-use crate::raw::attributes::Attributes;
 use crate::raw::call::{self, Name};
 use crate::raw::cell::{GilValue, ObjCell};
 use crate::raw::fastcall::Args;
@@ -30,9 +27,7 @@ use crate::runtime::operation::{self, Kind, Operation, Outcome, Turn};
 
 #[repr(C)]
 pub(crate) struct Condition {
-    attributes: Attributes,
-    binding: Binding,
-    waiters: Waiters,
+    base: Base,
     lock: ObjCell,
     /// The lock is exactly a `Lock` of ours.
     lock_is_ours: GilValue<bool>,
@@ -40,35 +35,37 @@ pub(crate) struct Condition {
 
 impl Default for Condition {
     fn default() -> Condition {
-        Condition {
-            attributes: Attributes::empty(),
-            binding: Binding::none(),
-            waiters: Waiters::new(),
-            lock: ObjCell::empty(),
-            lock_is_ours: GilValue::new(false),
-        }
+        Condition { base: Base::new(), lock: ObjCell::empty(), lock_is_ours: GilValue::new(false) }
     }
 }
 
 impl Data for Condition {
     const FREELIST: usize = 0;
-    const SUBCLASSABLE: Option<usize> = Some(offset_of!(Condition, attributes));
+    const SUBCLASSABLE: Option<usize> = Some(offset_of!(Condition, base.attributes));
 
     fn class() -> &'static Class<Self> {
         static CLASS: Class<Condition> = Class::new();
         &CLASS
     }
     fn visit(&self, visitor: &mut Visitor<'_>) {
-        self.attributes.visit(visitor);
-        self.binding.visit(visitor);
-        self.waiters.visit(visitor);
+        self.base.visit(visitor);
         visitor.cell(&self.lock);
     }
     fn clear(&self) {
-        self.attributes.clear();
-        self.waiters.clear();
+        self.base.clear();
         self.lock.set(None);
-        self.binding.clear();
+    }
+}
+
+impl Based for Condition {
+    fn base(&self) -> &Base {
+        &self.base
+    }
+    fn copied(&self, py: Python<'_>) -> Vec<(&'static str, Obj)> {
+        vec![("_lock", self.lock.get().unwrap_or_else(|| Obj::none(py)))]
+    }
+    fn described(py: Python<'_>, this: &Ref<Condition>) -> RawResult<String> {
+        Ok(if this.is_locked(py)? { "locked" } else { "unlocked" }.to_owned())
     }
 }
 
@@ -83,11 +80,11 @@ impl Ref<Condition> {
     /// The lock, if nothing of it or of this condition is overridden.
     #[inline]
     fn plain_lock(&self) -> Option<Ref<Lock>> {
-        if !self.lock_is_ours.get() || !self.is_exact() || self.attributes.has_dict() {
+        if !self.lock_is_ours.get() || !self.is_exact() || self.base.attributes.has_dict() {
             return None;
         }
         let lock = self.lock.get()?;
-        Ref::<Lock>::view_obj(&lock).filter(|lock| lock::is_plain(lock)).cloned()
+        Ref::<Lock>::view_obj(&lock).filter(|lock| Lock::is_plain(lock)).cloned()
     }
 
     fn lock_object(&self, py: Python<'_>) -> Obj {
@@ -116,7 +113,7 @@ impl Ref<Condition> {
     }
 
     fn notify(&self, py: Python<'_>, count: usize) -> RawResult<()> {
-        self.waiters.wake(py, count, false)
+        self.base.waiters.wake(py, count, false)
     }
 }
 
@@ -130,9 +127,9 @@ static WAIT_FOR: Kind = Kind { name: "Condition.wait_for", start: wait_for_start
 fn wait_start(py: Python<'_>, this: &Ref<Operation>) -> RawResult<Turn> {
     let condition = this.target::<Condition>();
     condition.check_locked(py, "wait")?;
-    let waiter = condition.binding.create_future(py, condition.as_obj())?;
+    let waiter = condition.base.binding.create_future(py, condition.as_obj())?;
     condition.release(py)?;
-    condition.waiters.push(py, waiter.clone())?;
+    condition.base.waiters.push(py, waiter.clone())?;
     this.waiter.set(Some(waiter.clone()));
     this.phase.set(NOTIFIED);
     Ok(Turn::Await(waiter))
@@ -144,7 +141,7 @@ fn wait_resume(py: Python<'_>, this: &Ref<Operation>, outcome: Outcome) -> RawRe
     let outcome = match this.phase.get() {
         NOTIFIED => {
             let waiter = this.waiter.take().expect("it waited");
-            condition.waiters.remove(py, &waiter)?;
+            condition.base.waiters.remove(py, &waiter)?;
             this.argument.set(outcome.err());
             return get_lock(py, this, &condition);
         }
@@ -174,7 +171,7 @@ fn get_lock(py: Python<'_>, this: &Ref<Operation>, condition: &Ref<Condition>) -
     if lock.try_acquire(py)? {
         return has_lock(py, this, condition);
     }
-    let waiter = lock.stand_in_line(py, lock.as_obj())?;
+    let waiter = lock.base().stand_in_line(py, lock.as_obj())?;
     this.waiter.set(Some(waiter.clone()));
     this.phase.set(GETTING_THE_LOCK);
     Ok(Turn::Await(waiter))
@@ -239,7 +236,8 @@ pub(super) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
     const DOC: &CStr =
         c"Condition(lock=None)\n--\n\nTasks that have a lock wait until another task, which has it meanwhile, \
         notifies them.\n\nUse it with `async with`. Without a lock it makes one.";
-    let table = Table::<Condition>::new(c"hayase.locks.Condition", DOC, std::ptr::null_mut(), 0)
+    let table = Table::<Condition>::new(c"hayase.locks.Condition", DOC, std::ptr::null_mut(), 0);
+    let table = base::with_base(table)
         .noargs(
             c"wait",
             c"wait($self, /)\n--\n\nLet the lock go, wait to be notified, take it again and return True.",
@@ -277,20 +275,16 @@ pub(super) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
             call::method(py, &this.lock_object(py), &LOCKED, &[])
         })
         .noargs(c"__aenter__", c"Acquire the lock.", |py: Python<'_>, this: &Ref<Condition>| match this.plain_lock() {
-            Some(lock) => operation::make(py, &lock::ENTER, lock.into_obj(), None),
+            Some(lock) => operation::make(py, Lock::ENTER, lock.into_obj(), None),
             None => operation::make(py, &super::ENTER_OVERRIDDEN, this.as_obj().clone(), None),
         })
-        .fastcall(
-            c"__aexit__",
-            c"__aexit__($self, exc_type, exc, tb)\n--\n\nRelease it.",
-            |py: Python<'_>, this: &Ref<Condition>, args: &Args<'_>| {
-                arguments::exit(py, args)?;
-                match this.plain_lock() {
-                    Some(lock) => operation::make(py, &lock::EXIT, lock.into_obj(), None),
-                    None => operation::make(py, &super::EXIT_OVERRIDDEN, this.as_obj().clone(), None),
-                }
-            },
-        )
+        .fastcall(c"__aexit__", base::EXIT_DOC, |py: Python<'_>, this: &Ref<Condition>, args: &Args<'_>| {
+            arguments::exit(py, args)?;
+            match this.plain_lock() {
+                Some(lock) => base::exit(py, &lock),
+                None => operation::make(py, &super::EXIT_OVERRIDDEN, this.as_obj().clone(), None),
+            }
+        })
         .get_set(
             c"_lock",
             |py: Python<'_>, this: &Ref<Condition>| Ok(this.lock_object(py)),
@@ -300,31 +294,6 @@ pub(super) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
                 Ok(())
             },
         )
-        .get_set(
-            c"_waiters",
-            |py: Python<'_>, this: &Ref<Condition>| this.waiters.as_deque(py),
-            |py: Python<'_>, this: &Ref<Condition>, value: &Obj| {
-                this.waiters.replace(py, value);
-                Ok(())
-            },
-        )
-        .get_set(
-            c"_loop",
-            |py: Python<'_>, this: &Ref<Condition>| Ok(this.binding.get(py)),
-            |_py: Python<'_>, this: &Ref<Condition>, value: &Obj| {
-                this.binding.set(value);
-                Ok(())
-            },
-        )
-        .noargs(c"__reduce__", c"For copy and pickle.", |py: Python<'_>, this: &Ref<Condition>| {
-            let attributes = vec![("_lock", this.lock_object(py))];
-            let copied = Copied::new(this.attributes.dict(), attributes).waiters(py, "_waiters", &this.waiters)?;
-            copied.reduce(py, this.as_obj(), &this.binding)
-        })
-        .repr(|py: Python<'_>, this: &Ref<Condition>| {
-            let extra = if this.is_locked(py)? { "locked" } else { "unlocked" };
-            super::repr(py, this.as_obj(), extra, this.waiters.len(py))
-        })
         .init(initialise);
     to_py(py, table.build(std::ptr::null_mut()))?;
     module.add("Condition", Condition::class().type_obj().into_bound(py))

@@ -6,11 +6,8 @@ use std::mem::offset_of;
 use pyo3::prelude::*;
 use pyo3::types::PyModule;
 
-use super::binding::Binding;
-use super::copying::Copied;
-use super::waiters::Waiters;
+use super::base::{self, Base, Based};
 use crate::interop::arguments;
-use crate::raw::attributes::Attributes;
 use crate::raw::call;
 use crate::raw::cell::GilValue;
 use crate::raw::instance::{Class, Data, Ref, Visitor};
@@ -21,40 +18,41 @@ use crate::runtime::operation::{self, Kind, Operation, Outcome, Turn};
 
 #[repr(C)]
 pub(crate) struct Event {
-    attributes: Attributes,
-    binding: Binding,
-    waiters: Waiters,
+    base: Base,
     is_set: GilValue<bool>,
 }
 
 impl Default for Event {
     fn default() -> Event {
-        Event {
-            attributes: Attributes::empty(),
-            binding: Binding::none(),
-            waiters: Waiters::new(),
-            is_set: GilValue::new(false),
-        }
+        Event { base: Base::new(), is_set: GilValue::new(false) }
     }
 }
 
 impl Data for Event {
     const FREELIST: usize = 0;
-    const SUBCLASSABLE: Option<usize> = Some(offset_of!(Event, attributes));
+    const SUBCLASSABLE: Option<usize> = Some(offset_of!(Event, base.attributes));
 
     fn class() -> &'static Class<Self> {
         static CLASS: Class<Event> = Class::new();
         &CLASS
     }
     fn visit(&self, visitor: &mut Visitor<'_>) {
-        self.attributes.visit(visitor);
-        self.binding.visit(visitor);
-        self.waiters.visit(visitor);
+        self.base.visit(visitor);
     }
     fn clear(&self) {
-        self.attributes.clear();
-        self.waiters.clear();
-        self.binding.clear();
+        self.base.clear();
+    }
+}
+
+impl Based for Event {
+    fn base(&self) -> &Base {
+        &self.base
+    }
+    fn copied(&self, py: Python<'_>) -> Vec<(&'static str, Obj)> {
+        vec![("_value", Obj::bool(py, self.is_set()))]
+    }
+    fn described(_py: Python<'_>, this: &Ref<Event>) -> RawResult<String> {
+        Ok(if this.is_set() { "set" } else { "unset" }.to_owned())
     }
 }
 
@@ -70,17 +68,11 @@ impl Event {
         if self.is_set.replace(true) {
             return Ok(());
         }
-        self.waiters.wake(py, usize::MAX, true)
+        self.base.waiters.wake(py, usize::MAX, true)
     }
 
     pub(super) fn unset(&self) {
         self.is_set.set(false);
-    }
-
-    fn stand_in_line(&self, py: Python<'_>, this: &Obj) -> RawResult<Obj> {
-        let waiter = self.binding.create_future(py, this)?;
-        self.waiters.push(py, waiter.clone())?;
-        Ok(waiter)
     }
 }
 
@@ -98,14 +90,14 @@ fn wait_start(py: Python<'_>, this: &Ref<Operation>) -> RawResult<Turn> {
     if event.is_set() {
         return Ok(Turn::Return(Obj::bool(py, true)));
     }
-    let waiter = event.stand_in_line(py, event.as_obj())?;
+    let waiter = event.base.stand_in_line(py, event.as_obj())?;
     this.waiter.set(Some(waiter.clone()));
     Ok(Turn::Await(waiter))
 }
 
 fn wait_resume(py: Python<'_>, this: &Ref<Operation>, outcome: Outcome) -> RawResult<Turn> {
     let waiter = this.waiter.take().expect("it waited");
-    this.target::<Event>().waiters.remove(py, &waiter)?;
+    this.target::<Event>().base.waiters.remove(py, &waiter)?;
     match outcome {
         Ok(_) => Ok(Turn::Return(Obj::bool(py, true))),
         Err(error) => Err(exception::restore(py, error)),
@@ -119,7 +111,8 @@ pub(super) fn wait(py: Python<'_>, event: &Ref<Event>) -> RawResult<Obj> {
 
 pub(super) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()> {
     const DOC: &CStr = c"Event()\n--\n\nA flag that tasks wait for: `set` wakes all of them, `clear` takes it back.";
-    let table = Table::<Event>::new(c"hayase.locks.Event", DOC, std::ptr::null_mut(), 0)
+    let table = Table::<Event>::new(c"hayase.locks.Event", DOC, std::ptr::null_mut(), 0);
+    let table = base::with_base(table)
         .noargs(c"is_set", c"is_set($self, /)\n--\n\nWhether the flag is set.", |py: Python<'_>, this: &Ref<Event>| {
             Ok(Obj::bool(py, this.is_set()))
         })
@@ -147,31 +140,6 @@ pub(super) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
                 Ok(())
             },
         )
-        .get_set(
-            c"_waiters",
-            |py: Python<'_>, this: &Ref<Event>| this.waiters.as_deque(py),
-            |py: Python<'_>, this: &Ref<Event>, value: &Obj| {
-                this.waiters.replace(py, value);
-                Ok(())
-            },
-        )
-        .get_set(
-            c"_loop",
-            |py: Python<'_>, this: &Ref<Event>| Ok(this.binding.get(py)),
-            |_py: Python<'_>, this: &Ref<Event>, value: &Obj| {
-                this.binding.set(value);
-                Ok(())
-            },
-        )
-        .noargs(c"__reduce__", c"For copy and pickle.", |py: Python<'_>, this: &Ref<Event>| {
-            let attributes = vec![("_value", Obj::bool(py, this.is_set()))];
-            let copied = Copied::new(this.attributes.dict(), attributes).waiters(py, "_waiters", &this.waiters)?;
-            copied.reduce(py, this.as_obj(), &this.binding)
-        })
-        .repr(|py: Python<'_>, this: &Ref<Event>| {
-            let extra = if this.is_set() { "set" } else { "unset" };
-            super::repr(py, this.as_obj(), extra, this.waiters.len(py))
-        })
         .init(|py: Python<'_>, _this: &Ref<Event>, args: &Obj, keywords: Option<&Obj>| {
             arguments::one(py, "Event", None, args, keywords).map(drop)
         });

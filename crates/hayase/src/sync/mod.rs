@@ -13,6 +13,7 @@
 //! - A waiter that is cancelled after it was woken passes the wake-up on; an item or a permit is never lost.
 //! - No cell is open while Python code runs: a future that is woken belongs to a loop that may be anybody's.
 
+mod base;
 pub(crate) mod binding;
 pub(crate) mod condition;
 mod copying;

@@ -7,63 +7,44 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyInt, PyModule};
 
-use super::binding::Binding;
-use super::copying::Copied;
-use super::waiters::Waiters;
+use super::base::{self, Base, Based, Guard};
 use crate::interop::arguments;
 use crate::interop::imports;
-use crate::raw::attributes::Attributes;
 use crate::raw::cell::GilValue;
-use crate::raw::fastcall::Args;
 use crate::raw::instance::{Class, Data, Ref, Visitor};
 use crate::raw::obj::Obj;
 use crate::raw::table::Table;
 use crate::raw::{Raised, RawResult, exception, to_py, to_raw};
-use crate::runtime::operation::{self, Kind, Operation, Outcome, Turn, never_resumed};
+use crate::runtime::operation::{Kind, Outcome};
 use crate::tasks::wait;
 
 #[repr(C)]
 pub(crate) struct Semaphore {
-    attributes: Attributes,
-    binding: Binding,
-    waiters: Waiters,
+    base: Base,
     value: GilValue<i64>,
     /// Of a `BoundedSemaphore`: the value it may not exceed.
     bound: GilValue<Option<i64>>,
-    /// Somebody waited once: from then on `_waiters` is no longer None.
-    waited: GilValue<bool>,
 }
 
 impl Default for Semaphore {
     fn default() -> Semaphore {
-        Semaphore {
-            attributes: Attributes::empty(),
-            binding: Binding::none(),
-            waiters: Waiters::new(),
-            value: GilValue::new(1),
-            bound: GilValue::new(None),
-            waited: GilValue::new(false),
-        }
+        Semaphore { base: Base::without_line(), value: GilValue::new(1), bound: GilValue::new(None) }
     }
 }
 
 impl Data for Semaphore {
     const FREELIST: usize = 0;
-    const SUBCLASSABLE: Option<usize> = Some(offset_of!(Semaphore, attributes));
+    const SUBCLASSABLE: Option<usize> = Some(offset_of!(Semaphore, base.attributes));
 
     fn class() -> &'static Class<Self> {
         static CLASS: Class<Semaphore> = Class::new();
         &CLASS
     }
     fn visit(&self, visitor: &mut Visitor<'_>) {
-        self.attributes.visit(visitor);
-        self.binding.visit(visitor);
-        self.waiters.visit(visitor);
+        self.base.visit(visitor);
     }
     fn clear(&self) {
-        self.attributes.clear();
-        self.waiters.clear();
-        self.binding.clear();
+        self.base.clear();
     }
 }
 
@@ -72,7 +53,50 @@ impl Semaphore {
     /// Whether a new taker has to wait: no permit is left, or others wait already.
     #[inline]
     fn is_locked(&self, py: Python<'_>) -> RawResult<bool> {
-        Ok(self.value.get() == 0 || (!self.waiters.is_empty(py) && self.waiters.any_alive(py)?))
+        Ok(self.value.get() == 0 || (!self.base.waiters.is_empty(py) && self.base.waiters.any_alive(py)?))
+    }
+
+    /// Hands permits to those who wait: some may have come while there were permits, and waited only for their turn.
+    fn hand_out(&self, py: Python<'_>) -> RawResult<()> {
+        while self.value.get() > 0 && self.wake_next(py)? {}
+        Ok(())
+    }
+
+    /// Gives one permit to the first who waits for one.
+    fn wake_next(&self, py: Python<'_>) -> RawResult<bool> {
+        if self.base.waiters.is_empty(py) {
+            return Ok(false);
+        }
+        let Some(waiter) = self.base.waiters.first_pending(py)? else {
+            return Ok(false);
+        };
+        self.value.set(self.value.get() - 1);
+        wait::set_result(py, &waiter, Obj::bool(py, true))?;
+        Ok(true)
+    }
+}
+
+impl Based for Semaphore {
+    fn base(&self) -> &Base {
+        &self.base
+    }
+    fn copied(&self, py: Python<'_>) -> Vec<(&'static str, Obj)> {
+        let mut attributes = vec![("_value", integer(py, self.value.get()))];
+        attributes.extend(self.bound.get().map(|bound| ("_bound_value", integer(py, bound))));
+        attributes
+    }
+    fn described(py: Python<'_>, this: &Ref<Semaphore>) -> RawResult<String> {
+        Ok(if this.is_locked(py)? { "locked".to_owned() } else { format!("unlocked, value:{}", this.value.get()) })
+    }
+}
+
+impl Guard for Semaphore {
+    const ACQUIRE: &'static Kind =
+        &Kind { name: "Semaphore.acquire", start: base::acquire::<Semaphore>, resume: base::acquired::<Semaphore> };
+
+    #[inline]
+    fn is_plain(this: &Ref<Semaphore>) -> bool {
+        (this.is_exact() || BOUNDED.is(this.as_obj())) && !this.base.attributes.has_dict()
     }
 
     #[inline]
@@ -84,17 +108,10 @@ impl Semaphore {
         Ok(true)
     }
 
-    fn stand_in_line(&self, py: Python<'_>, this: &Obj) -> RawResult<Obj> {
-        let waiter = self.binding.create_future(py, this)?;
-        self.waited.set(true);
-        self.waiters.push(py, waiter.clone())?;
-        Ok(waiter)
-    }
-
     /// The waiter was woken, and has a permit then, or failed with `error`: out of the line, and a permit that it got but
     /// cannot use goes to the next.
     fn leave_line(&self, py: Python<'_>, waiter: &Obj, outcome: Outcome) -> RawResult<()> {
-        self.waiters.remove(py, waiter)?;
+        self.base.waiters.remove(py, waiter)?;
         let Err(error) = outcome else {
             return self.hand_out(py);
         };
@@ -109,25 +126,6 @@ impl Semaphore {
         Err(exception::restore(py, error))
     }
 
-    /// Hands permits to those who wait: some may have come while there were permits, and waited only for their turn.
-    fn hand_out(&self, py: Python<'_>) -> RawResult<()> {
-        while self.value.get() > 0 && self.wake_next(py)? {}
-        Ok(())
-    }
-
-    /// Gives one permit to the first who waits for one.
-    fn wake_next(&self, py: Python<'_>) -> RawResult<bool> {
-        if self.waiters.is_empty(py) {
-            return Ok(false);
-        }
-        let Some(waiter) = self.waiters.first_pending(py)? else {
-            return Ok(false);
-        };
-        self.value.set(self.value.get() - 1);
-        wait::set_result(py, &waiter, Obj::bool(py, true))?;
-        Ok(true)
-    }
-
     fn release(&self, py: Python<'_>) -> RawResult<()> {
         if self.bound.get().is_some_and(|bound| self.value.get() >= bound) {
             return Err(Raised::from_err(py, PyValueError::new_err("BoundedSemaphore released too many times")));
@@ -135,55 +133,6 @@ impl Semaphore {
         self.value.set(self.value.get() + 1);
         self.wake_next(py).map(drop)
     }
-}
-
-static ACQUIRE: Kind = Kind { name: "Semaphore.acquire", start: acquire_start, resume: acquire_resume };
-static ENTER: Kind = Kind { name: "Semaphore.__aenter__", start: enter_start, resume: enter_resume };
-static EXIT: Kind = Kind { name: "Semaphore.__aexit__", start: exit_start, resume: never_resumed };
-
-#[inline]
-fn begin(py: Python<'_>, this: &Ref<Operation>, value: impl FnOnce() -> Obj) -> RawResult<Turn> {
-    let semaphore = this.target::<Semaphore>();
-    if semaphore.try_acquire(py)? {
-        return Ok(Turn::Return(value()));
-    }
-    let waiter = semaphore.stand_in_line(py, semaphore.as_obj())?;
-    this.waiter.set(Some(waiter.clone()));
-    Ok(Turn::Await(waiter))
-}
-
-fn finish(py: Python<'_>, this: &Ref<Operation>, outcome: Outcome) -> RawResult<()> {
-    let waiter = this.waiter.take().expect("it waited");
-    this.target::<Semaphore>().leave_line(py, &waiter, outcome)
-}
-
-fn acquire_start(py: Python<'_>, this: &Ref<Operation>) -> RawResult<Turn> {
-    begin(py, this, || Obj::bool(py, true))
-}
-
-fn acquire_resume(py: Python<'_>, this: &Ref<Operation>, outcome: Outcome) -> RawResult<Turn> {
-    finish(py, this, outcome)?;
-    Ok(Turn::Return(Obj::bool(py, true)))
-}
-
-fn enter_start(py: Python<'_>, this: &Ref<Operation>) -> RawResult<Turn> {
-    begin(py, this, || Obj::none(py))
-}
-
-fn enter_resume(py: Python<'_>, this: &Ref<Operation>, outcome: Outcome) -> RawResult<Turn> {
-    finish(py, this, outcome)?;
-    Ok(Turn::Return(Obj::none(py)))
-}
-
-fn exit_start(py: Python<'_>, this: &Ref<Operation>) -> RawResult<Turn> {
-    this.target::<Semaphore>().release(py)?;
-    Ok(Turn::Return(Obj::none(py)))
-}
-
-/// Whether `acquire` and `release` are those of this file.
-#[inline]
-fn is_plain(this: &Ref<Semaphore>) -> bool {
-    (this.is_exact() || BOUNDED.is(this.as_obj())) && !this.attributes.has_dict()
 }
 
 static BOUNDED: crate::raw::table::Derived = crate::raw::table::Derived::new();
@@ -209,34 +158,17 @@ fn integer(py: Python<'_>, value: i64) -> Obj {
 pub(super) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()> {
     const DOC: &CStr = c"Semaphore(value=1)\n--\n\nSo many tasks at a time: a counter of permits.\n\nWho waits for a \
         permit gets it in the order of arrival. ValueError if value is negative.";
-    let table = Table::<Semaphore>::new(c"hayase.locks.Semaphore", DOC, std::ptr::null_mut(), 0)
-        .noargs(
-            c"acquire",
-            c"acquire($self, /)\n--\n\nWait for a permit, take it and return True.",
-            |py: Python<'_>, this: &Ref<Semaphore>| operation::make(py, &ACQUIRE, this.as_obj().clone(), None),
-        )
-        .noargs(
-            c"release",
-            c"release($self, /)\n--\n\nGive a permit back, to the first who waits for one.",
-            |py: Python<'_>, this: &Ref<Semaphore>| this.release(py).map(|()| Obj::none(py)),
-        )
+    let table = Table::<Semaphore>::new(c"hayase.locks.Semaphore", DOC, std::ptr::null_mut(), 0);
+    let table = base::with_guard(
+        base::with_base(table),
+        c"acquire($self, /)\n--\n\nWait for a permit, take it and return True.",
+        c"release($self, /)\n--\n\nGive a permit back, to the first who waits for one.",
+    );
+    let table = table
         .noargs(
             c"locked",
             c"locked($self, /)\n--\n\nWhether acquire would have to wait.",
             |py: Python<'_>, this: &Ref<Semaphore>| Ok(Obj::bool(py, this.is_locked(py)?)),
-        )
-        .noargs(c"__aenter__", c"Acquire a permit.", |py: Python<'_>, this: &Ref<Semaphore>| {
-            let kind = if is_plain(this) { &ENTER } else { &super::ENTER_OVERRIDDEN };
-            operation::make(py, kind, this.as_obj().clone(), None)
-        })
-        .fastcall(
-            c"__aexit__",
-            c"__aexit__($self, exc_type, exc, tb)\n--\n\nRelease it.",
-            |py: Python<'_>, this: &Ref<Semaphore>, args: &Args<'_>| {
-                arguments::exit(py, args)?;
-                let kind = if is_plain(this) { &EXIT } else { &super::EXIT_OVERRIDDEN };
-                operation::make(py, kind, this.as_obj().clone(), None)
-            },
         )
         .get_set(
             c"_value",
@@ -246,43 +178,11 @@ pub(super) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
                 Ok(())
             },
         )
-        .get_set(
-            c"_waiters",
-            |py: Python<'_>, this: &Ref<Semaphore>| {
-                if this.waited.get() { this.waiters.as_deque(py) } else { Ok(Obj::none(py)) }
-            },
-            |py: Python<'_>, this: &Ref<Semaphore>, value: &Obj| {
-                this.waiters.replace(py, value);
-                this.waited.set(!value.is_none());
-                Ok(())
-            },
-        )
         .noargs(
             c"_wake_up_next",
             c"Give one permit to the first who waits.",
             |py: Python<'_>, this: &Ref<Semaphore>| Ok(Obj::bool(py, this.wake_next(py)?)),
         )
-        .get_set(
-            c"_loop",
-            |py: Python<'_>, this: &Ref<Semaphore>| Ok(this.binding.get(py)),
-            |_py: Python<'_>, this: &Ref<Semaphore>, value: &Obj| {
-                this.binding.set(value);
-                Ok(())
-            },
-        )
-        .noargs(c"__reduce__", c"For copy and pickle.", |py: Python<'_>, this: &Ref<Semaphore>| {
-            let mut attributes = vec![("_value", integer(py, this.value.get()))];
-            if let Some(bound) = this.bound.get() {
-                attributes.push(("_bound_value", integer(py, bound)));
-            }
-            let copied = Copied::new(this.attributes.dict(), attributes).waiters(py, "_waiters", &this.waiters)?;
-            copied.reduce(py, this.as_obj(), &this.binding)
-        })
-        .repr(|py: Python<'_>, this: &Ref<Semaphore>| {
-            let extra =
-                if this.is_locked(py)? { "locked".to_owned() } else { format!("unlocked, value:{}", this.value.get()) };
-            super::repr(py, this.as_obj(), &extra, this.waiters.len(py))
-        })
         .init(|py: Python<'_>, this: &Ref<Semaphore>, args: &Obj, keywords: Option<&Obj>| {
             this.value.set(start_value(py, "Semaphore", args, keywords)?);
             Ok(())
