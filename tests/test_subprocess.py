@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import errno
 import gc
 import os
@@ -21,6 +22,8 @@ import pytest
 before_3_14 = pytest.mark.skipif(sys.version_info >= (3, 14), reason="3.14 has no child watchers")
 
 BLOCKED = ("sleep", "1000")
+
+variable = contextvars.ContextVar("variable", default="nobody's")
 
 
 def asyncio_fails_before(*version, because):
@@ -703,6 +706,51 @@ def test_a_program_that_ignores_sigchld_hears_255(run, asyncio_log):
         signal.signal(signal.SIGCHLD, before)
 
 
+class WhereItIsCalled(asyncio.SubprocessProtocol):
+    """Notes the value of a context variable in each of its methods."""
+
+    def __init__(self):
+        self.seen = []
+        self.lost = asyncio.get_running_loop().create_future()
+
+    def note(self, method):
+        self.seen.append((method, variable.get()))
+
+    def connection_made(self, transport):
+        self.note("connection_made")
+
+    def pipe_data_received(self, fd, data):
+        self.note("pipe_data_received")
+
+    def pipe_connection_lost(self, fd, exc):
+        self.note("pipe_connection_lost")
+
+    def process_exited(self):
+        self.note("process_exited")
+
+    def connection_lost(self, exc):
+        self.note("connection_lost")
+        self.lost.set_result(None)
+
+
+async def where_it_is_called(loop):
+    variable.set("the caller's")
+    transport, protocol = await loop.subprocess_exec(WhereItIsCalled, "sh", "-c", "cat; echo >&2")
+    stdin = transport.get_pipe_transport(0)
+    stdin.write(b"data")
+    stdin.write_eof()
+    await protocol.lost
+    transport.close()
+    return protocol.seen
+
+
+@asyncio_fails_before(3, 12, because="asyncio tells the end of a child through a thread, in the context of the loop")
+def test_every_method_of_the_protocol_is_called_in_the_context_of_who_started_the_child(loop, run):
+    seen = run(where_it_is_called(loop))
+    assert {method for method, _ in seen} == {name for name in vars(WhereItIsCalled) if name[0] != "_"} - {"note"}
+    assert {value for _, value in seen} == {"the caller's"}
+
+
 # Without pidfds ------------------------------------------------------------------------------------------------------------------
 
 
@@ -729,6 +777,11 @@ def test_without_pidfds_threads_wait_and_no_return_code_is_lost(run, without_pid
         assert answers == [(b"data %d" % number, number) for number in range(count)]
 
     run(main())
+
+
+@pytest.mark.hayase_only("asyncio's fallback is its own")
+def test_without_pidfds_the_protocol_is_called_in_the_same_context(loop, run, without_pidfd):
+    assert {value for _, value in run(where_it_is_called(loop))} == {"the caller's"}
 
 
 @pytest.mark.hayase_only("asyncio's fallback is its own")

@@ -11,6 +11,7 @@ What must stay true:
 """
 
 import asyncio
+import contextvars
 import os
 import signal
 import subprocess
@@ -269,9 +270,10 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         except OSError:
             # No pidfd: an old kernel, a sandbox, no descriptor left. (Or no such child any more; the thread finds out.)
             name = f"hayase-waitpid-{self._pid}"
-            threading.Thread(target=self._wait_in_thread, name=name, daemon=True).start()
+            context = contextvars.copy_context()
+            threading.Thread(target=self._wait_in_thread, args=(context,), name=name, daemon=True).start()
 
-    def _wait_in_thread(self) -> None:
+    def _wait_in_thread(self, context: contextvars.Context) -> None:
         """Wait without collecting: the number stays the child's until the loop's thread takes the exit status."""
         loop = self._loop
         try:
@@ -279,7 +281,7 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         except ChildProcessError:
             pass
         try:
-            loop.call_soon_threadsafe(self._collect)
+            loop.call_soon_threadsafe(self._collect, context=context)
         except RuntimeError:
             log.logger.warning("Loop %r that handles pid %r is closed", loop, self._pid)
             self._proc.poll()

@@ -18,6 +18,7 @@ use crate::interop::errors;
 use crate::raw::call;
 use crate::raw::cell::{GilCell, GilValue, ObjCell};
 use crate::raw::instance::Visitor;
+use crate::raw::kept_context::KeptContext;
 use crate::raw::members::Membership;
 use crate::raw::obj::Obj;
 use crate::raw::{Raised, RawResult, to_py, to_raw};
@@ -32,13 +33,16 @@ pub(crate) struct Child {
     pidfd: GilCell<Option<OwnedFd>>,
     token: GilValue<Option<Token>>,
     callback: ObjCell,
+    /// Of who watches.
+    context: KeptContext,
     /// Of the runtime's list of what is open.
     membership: GilCell<Option<Membership>>,
 }
 
-/// Has `callback(returncode)` called when the child has ended.
+/// Has `callback(returncode)` called when the child has ended, in the context of the caller.
 pub(crate) fn watch(py: Python<'_>, runtime: &RuntimeRef, pid: i32, callback: &Bound<'_, PyAny>) -> PyResult<()> {
     to_py(py, runtime.scheduler.check_open(py))?;
+    let context = to_py(py, KeptContext::of_current(py))?;
     let pidfd = driver::open_child(pid).map_err(|error| errors::os_error(py, &error))?;
     let fd = pidfd.as_raw_fd();
     let child = Child {
@@ -47,6 +51,7 @@ pub(crate) fn watch(py: Python<'_>, runtime: &RuntimeRef, pid: i32, callback: &B
         pidfd: GilCell::new(Some(pidfd)),
         token: GilValue::new(None),
         callback: ObjCell::new(Some(Obj::from_any(callback))),
+        context,
         membership: GilCell::new(None),
     };
     let child = Bound::new(py, child)?;
@@ -79,9 +84,10 @@ pub(crate) fn on_ready(py: Python<'_>, object: &Obj) -> RawResult<()> {
 }
 
 fn tell(py: Python<'_>, child: &Child, callback: &Obj, returncode: &Obj) -> RawResult<()> {
-    match call::call1(py, callback, returncode) {
-        Ok(_) => Ok(()),
-        Err(raised) => {
+    match child.context.run_in(py, || call::call1(py, callback, returncode)) {
+        // Without a context, the collector cleared it.
+        None | Some(Ok(Ok(_))) => Ok(()),
+        Some(Ok(Err(raised)) | Err(raised)) => {
             let err = raised.fetch(py);
             if errors::leaves_the_loop(py, &err) {
                 return Err(Raised::from_err(py, err));
@@ -121,10 +127,12 @@ impl Child {
         Visitor::traverse(&visit, |visitor| {
             self.runtime.visit(visitor);
             visitor.cell(&self.callback);
+            self.context.visit(visitor);
         })
     }
 
     fn __clear__(&self) {
         self.callback.set(None);
+        self.context.clear();
     }
 }
