@@ -26,7 +26,7 @@ use crate::raw::{RawResult, to_py, weak};
 use crate::tasks::scheduler::LoopRef;
 use crate::tasks::wait;
 use crate::tasks::{future, linked};
-use crate::transports::receiver::{self, Native};
+use crate::transports::receiver::{self, Context, Native};
 
 static CALL_EXCEPTION_HANDLER: Name = Name::new(c"call_exception_handler");
 static CREATE_TASK: Name = Name::new(c"create_task");
@@ -87,17 +87,19 @@ impl StreamReaderProtocol {
 
     /// `data_received`, from a transport that has the bytes at hand.
     #[inline]
-    fn receive(&self, py: Python<'_>, data: &[u8]) -> RawResult<()> {
+    fn receive(&self, py: Python<'_>, data: &[u8], context: Context<'_>) -> RawResult<()> {
         let Some(reader) = self.live_reader(py) else {
             return Ok(());
         };
         if self.feeds_natively.get()
             && let Ok(reader) = reader.borrow(py).cast::<StreamReader>()
         {
+            // Nothing of the program's runs: a reading that waits is woken through the loop.
             return reader.get().feed(py, data);
         }
         static FEED_DATA: Name = Name::new(c"feed_data");
-        call::method(py, &reader, &FEED_DATA, &[Bytes::copy(py, data)?.as_obj()]).map(drop)
+        let data = Bytes::copy(py, data)?;
+        context.run(py, || call::method(py, &reader, &FEED_DATA, &[data.as_obj()]).map(drop))
     }
 
     fn debug_log(this: &Bound<'_, Self>, text: &str) -> PyResult<()> {
@@ -414,9 +416,13 @@ static RECEIVER: Native = Native {
     recognises: |protocol| {
         protocol.is_instance_of::<StreamReaderProtocol>() && receiver::is_native_method(protocol, "data_received")
     },
-    data_received: |py, protocol, data| {
+    data_received: |py, protocol, data, context| {
         let protocol = protocol.borrow(py);
-        protocol.cast::<StreamReaderProtocol>().expect("the receiver says that it is one").get().receive(py, data)
+        protocol
+            .cast::<StreamReaderProtocol>()
+            .expect("the receiver says that it is one")
+            .get()
+            .receive(py, data, context)
     },
     callback: "data_received",
 };

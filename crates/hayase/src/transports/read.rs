@@ -9,7 +9,7 @@ use std::io;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 
-use super::receiver::{Native, Receiver};
+use super::receiver::{Context, Native, Receiver};
 use super::stream::{self, StreamTransport};
 use crate::interop::{errors, log};
 use crate::raw::bytes::{self, Bytes};
@@ -142,8 +142,7 @@ fn read_native(this: &Bound<'_, StreamTransport>, protocol: &Obj, native: &Nativ
     let outcome = match runtime.driver.recv(transport.fd, &mut scratch) {
         Ok(0) => end_of_stream(this, protocol),
         Ok(count) => {
-            let received = transport.in_context(py, || (native.data_received)(py, protocol, &scratch[..count]));
-            received.or_else(|raised| {
+            (native.data_received)(py, protocol, &scratch[..count], Context(Some(transport))).or_else(|raised| {
                 failed(this, raised, &format!("Fatal error: protocol.{}() call failed.", native.callback))
             })
         }

@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 use pyo3::prelude::*;
 use pyo3::types::PyCFunction;
 
+use super::stream::StreamTransport;
 use super::tls;
 use crate::interop::imports;
 use crate::raw::RawResult;
@@ -27,9 +28,23 @@ pub(crate) enum Receiver {
 pub(crate) struct Native {
     /// Whether this is such a protocol, and nobody has put a `data_received` of their own in the way.
     pub(crate) recognises: fn(&Bound<'_, PyAny>) -> bool,
-    pub(crate) data_received: fn(Python<'_>, &Obj, &[u8]) -> RawResult<()>,
+    pub(crate) data_received: fn(Python<'_>, &Obj, &[u8], Context<'_>) -> RawResult<()>,
     /// The callback that asyncio's report of an error names.
     pub(crate) callback: &'static str,
+}
+
+/// The context that code of the program's runs in when data arrives: that of the transport, unless it is entered already.
+#[derive(Clone, Copy)]
+pub(crate) struct Context<'a>(pub(super) Option<&'a StreamTransport>);
+
+impl Context<'_> {
+    #[inline]
+    pub(crate) fn run<R>(self, py: Python<'_>, body: impl FnOnce() -> RawResult<R>) -> RawResult<R> {
+        match self.0 {
+            Some(transport) => transport.in_context(py, body),
+            None => body(),
+        }
+    }
 }
 
 /// The receiver above the transports: what streams are made of.

@@ -13,7 +13,7 @@ use crate::raw::call::{self, Name};
 use crate::raw::cell::GilCell;
 use crate::raw::obj::Obj;
 use crate::raw::{RawResult, to_py, to_raw};
-use crate::transports::receiver::{Native, Receiver};
+use crate::transports::receiver::{Context, Native, Receiver};
 
 static DATA_RECEIVED: Name = Name::new(c"data_received");
 static GET_BUFFER: Name = Name::new(c"get_buffer");
@@ -90,7 +90,7 @@ fn read_bytes(this: &Bound<'_, TlsProtocol>, ciphertext: &[u8], native: Option<&
     let received = match (layer.app_protocol.get(), native, large) {
         (Some(protocol), _, Some(data)) => call::method(py, &protocol, &DATA_RECEIVED, &[data.as_obj()]).map(drop),
         (Some(_), _, None) if plaintext.is_empty() => Ok(()),
-        (Some(protocol), Some(native), None) => (native.data_received)(py, &protocol, &plaintext),
+        (Some(protocol), Some(native), None) => (native.data_received)(py, &protocol, &plaintext, Context(None)),
         (Some(protocol), None, None) => Bytes::copy(py, &plaintext)
             .and_then(|data| call::method(py, &protocol, &DATA_RECEIVED, &[data.as_obj()]))
             .map(drop),

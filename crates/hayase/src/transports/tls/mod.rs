@@ -28,10 +28,10 @@ use super::receiver::Native;
 /// The layer, as what a transport below it feeds.
 pub(super) static RECEIVER: Native = Native {
     recognises: |protocol| protocol.is_exact_instance_of::<protocol::TlsProtocol>(),
-    data_received: |py, layer, data| {
+    data_received: |py, layer, data, context| {
         let layer = layer.borrow(py);
         let layer = layer.cast::<protocol::TlsProtocol>().expect("the receiver says that it is one");
-        protocol::data_received(&layer, data)
+        context.run(py, || protocol::data_received(&layer, data))
     },
     callback: "buffer_updated",
 };
