@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import sys
 from asyncio import base_events, unix_events
 
@@ -148,6 +149,34 @@ def test_servers_and_transports_have_the_methods_of_asyncios(run):
             transport.abort()
             server.close()
             await server.wait_closed()
+
+    run(main())
+
+
+def test_what_a_transport_cannot_do_it_says_when_it_is_called(run):
+    """asyncio's transports of all kinds have the names of a stream's."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        reading, writing = os.pipe()
+        pipe, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, os.fdopen(writing, "wb", 0))
+        datagrams, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, ("127.0.0.1", 0))
+        try:
+            for transport in (pipe, datagrams):
+                assert not set(public(asyncio.Transport)) - set(public(transport))
+            for method in (pipe.pause_reading, pipe.resume_reading, pipe.is_reading, datagrams.write_eof):
+                with pytest.raises(NotImplementedError):
+                    method()
+            for method in (datagrams.write, lambda data: datagrams.writelines([data])):
+                with pytest.raises(NotImplementedError):
+                    method(b"data")
+            with pytest.raises(NotImplementedError):
+                datagrams.can_write_eof()
+        finally:
+            pipe.abort()
+            datagrams.abort()
+            os.close(reading)
+            await asyncio.sleep(0)
 
     run(main())
 

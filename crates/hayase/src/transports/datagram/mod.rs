@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 use std::os::fd::RawFd;
 
 use driver::{FlowControl, Interest, Token};
-use pyo3::exceptions::PyOSError;
+use pyo3::exceptions::{PyNotImplementedError, PyOSError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -498,6 +498,28 @@ impl DatagramTransport {
     /// Whether the transport receives.
     fn is_reading(&self) -> bool {
         !self.closing.get() && !self.paused.get()
+    }
+
+    /// asyncio's datagram transports have the names of stream transports too, and answer to these so.
+    fn write(&self, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        let _ = data;
+        Err(PyNotImplementedError::new_err(()))
+    }
+
+    /// Not for datagrams.
+    fn writelines(&self, list_of_data: &Bound<'_, PyAny>) -> PyResult<()> {
+        let _ = list_of_data;
+        Err(PyNotImplementedError::new_err(()))
+    }
+
+    /// Not for datagrams.
+    fn write_eof(&self) -> PyResult<()> {
+        Err(PyNotImplementedError::new_err(()))
+    }
+
+    /// Not for datagrams.
+    fn can_write_eof(&self) -> PyResult<()> {
+        Err(PyNotImplementedError::new_err(()))
     }
 
     /// Whether the transport is closing or closed.

@@ -13,7 +13,7 @@
 use std::io;
 
 use driver::{FlowChange, FlowControl, IO_SLICES_MAX, Interest, PipeKind, WriteQueue};
-use pyo3::exceptions::{PyAssertionError, PyBrokenPipeError, PyOSError};
+use pyo3::exceptions::{PyAssertionError, PyBrokenPipeError, PyNotImplementedError, PyOSError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
@@ -414,6 +414,21 @@ impl WritePipeTransport {
     /// The current protocol.
     fn get_protocol(&self, py: Python<'_>) -> Py<PyAny> {
         Obj::or_none(py, self.end.protocol.get())
+    }
+
+    /// asyncio's transport of a pipe's writing end has the names of both directions, and answers to these so.
+    fn is_reading(&self) -> PyResult<()> {
+        Err(PyNotImplementedError::new_err(()))
+    }
+
+    /// Not for a pipe that is written.
+    fn pause_reading(&self) -> PyResult<()> {
+        Err(PyNotImplementedError::new_err(()))
+    }
+
+    /// Not for a pipe that is written.
+    fn resume_reading(&self) -> PyResult<()> {
+        Err(PyNotImplementedError::new_err(()))
     }
 
     /// Bytes that wait to be written.
