@@ -7,6 +7,8 @@ import concurrent.futures
 import concurrent.futures.thread
 import contextvars
 import gc
+import itertools
+import queue
 import sys
 import threading
 import weakref
@@ -219,6 +221,88 @@ def test_threads_that_finish_at_once_lose_no_result(loop, run):
                 assert sorted(await asyncio.gather(*calls)) == [0, 1, 2, 3]
 
     run(main())
+
+
+def test_an_outcome_does_not_wait_for_the_next_call_of_its_thread(loop, run):
+    async def main():
+        goes = [threading.Event() for _ in range(100)]  # more than there are threads
+        calls = [loop.run_in_executor(None, go.wait) for go in goes]
+        for go, call in zip(goes, calls, strict=True):
+            go.set()
+            assert await call is True
+
+    run(main())
+
+
+def test_calls_are_taken_whatever_the_loop_does_meanwhile(loop, run):
+    async def main():
+        done = threading.Event()
+        future = loop.run_in_executor(None, done.set)
+        done.wait()  # the loop is blocked, and the thread runs all the same
+        assert not future.done()
+        await future
+
+    run(main())
+
+
+def test_what_is_submitted_to_the_default_executor_itself_runs_there(loop, run):
+    async def main():
+        await loop.run_in_executor(None, int)
+        executor = loop._default_executor
+        assert executor.submit(divmod, 7, 2).result() == (3, 1)
+        assert list(executor.map(abs, range(-50, 0))) == list(range(50, 0, -1))
+
+    run(main())
+
+
+@pytest.mark.hayase_only("the queue of the default executor is hayase's")
+def test_the_queue_of_the_default_executor_is_like_the_one_it_replaces(loop, run):
+    run(loop.run_in_executor(None, int))
+    make = type(loop._default_executor._work_queue)
+    theirs = queue.SimpleQueue()
+    assert {name for name in dir(theirs) if not name.startswith("_")} <= set(dir(make))
+    run(loop.shutdown_default_executor())
+    ours = loop._default_executor._work_queue
+    assert ours.get_nowait() is None  # what ended the threads
+    for each in (ours, theirs):
+        assert each.empty() and each.qsize() == 0
+        for method in (each.get_nowait, lambda: each.get(block=False), lambda: each.get(timeout=0.001)):  # noqa: B023
+            with pytest.raises(queue.Empty):
+                method()
+        each.put(1)
+        each.put_nowait(2)
+        each.put(3, block=True, timeout=None)
+        assert not each.empty() and each.qsize() == 3
+        assert [each.get(), each.get(True, 10), each.get_nowait()] == [1, 2, 3]
+
+
+@pytest.mark.hayase_only("the queue of the default executor is hayase's")
+def test_nothing_is_lost_between_many_who_put_and_many_who_take(loop, run):
+    run(loop.run_in_executor(None, int))
+    run(loop.shutdown_default_executor())
+    items = loop._default_executor._work_queue
+    assert items.get_nowait() is None
+    taken = [[] for _ in range(4)]
+
+    def take(mine):
+        while (item := items.get(block=True)) is not None:
+            mine.append(item)
+
+    def put(start):
+        for number in range(start, start + 500):
+            items.put(number)
+
+    takers = [threading.Thread(target=take, args=[mine]) for mine in taken]
+    putters = [threading.Thread(target=put, args=[start]) for start in (0, 500, 1000)]
+    for thread in (*takers, *putters):
+        thread.start()
+    for thread in putters:
+        thread.join()
+    for _ in takers:
+        items.put(None)
+    for thread in takers:
+        thread.join()
+    assert sorted(itertools.chain(*taken)) == list(range(1500))
 
 
 # Cancelling ----------------------------------------------------------------------------------------------------------
@@ -540,3 +624,34 @@ def test_the_interpreter_ends_well_with_calls_that_wait_and_run(program):
     """)
     assert (done.returncode, done.stdout) == (0, "main ends\n"), done.stderr
     assert "Fatal" not in done.stderr and "panicked" not in done.stderr
+
+
+def test_the_interpreter_ends_well_with_threads_that_have_nothing_to_do(program):
+    done = program("""
+        loop = new_event_loop()
+        loop.run_until_complete(asyncio.gather(*(loop.run_in_executor(None, int) for _ in range(10))))
+        print("main ends")
+    """)
+    assert (done.returncode, done.stdout) == (0, "main ends\n"), done.stderr
+    assert "Fatal" not in done.stderr and "panicked" not in done.stderr
+
+
+def test_a_forked_child_has_calls_of_its_own(program):
+    done = program(
+        """
+        loop = new_event_loop()
+        loop.run_until_complete(asyncio.gather(*(loop.run_in_executor(None, int) for _ in range(10))))
+        if os.fork():
+            _, status = os.wait()
+            assert loop.run_until_complete(loop.run_in_executor(None, int, "7")) == 7
+            print("status", os.waitstatus_to_exitcode(status))
+        else:
+            own = new_event_loop()
+            assert own.run_until_complete(own.run_in_executor(None, int, "8")) == 8
+            own.close()
+            os._exit(0)  # concurrent.futures would wait for threads that the child has not
+        """,
+        "-W",
+        "ignore",
+    )
+    assert (done.returncode, done.stdout) == (0, "status 0\n"), done.stderr

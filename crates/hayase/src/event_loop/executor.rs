@@ -6,7 +6,7 @@ use pyo3::exceptions::{PyRuntimeError, PyRuntimeWarning, PyTimeoutError, PyTypeE
 use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyDict, PyTuple};
 
-use super::{Arguments, Loop, debug, work_item};
+use super::{Arguments, Loop, debug, work_item, work_queue};
 use crate::interop::imports;
 use crate::raw::obj::Obj;
 use crate::raw::{RawResult, call, to_py, to_raw};
@@ -70,6 +70,7 @@ fn default_executor<'py>(this: &Bound<'py, Loop>) -> PyResult<Bound<'py, PyAny>>
     let keywords = PyDict::new(py);
     keywords.set_item("thread_name_prefix", "asyncio")?;
     let made = imports::thread_pool_executor(py)?.call((), Some(&keywords))?;
+    work_queue::give_to(&made)?;
     event_loop.default_executor.set(Some(Obj::from_any(&made)));
     Ok(made)
 }

@@ -27,6 +27,7 @@ mod turn;
 mod unix;
 mod watchers;
 mod work_item;
+mod work_queue;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -163,6 +164,7 @@ pub(crate) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
     resolve::init(py)?;
     sockets::init(module)?;
     work_item::init(py, module)?;
+    module.add_class::<work_queue::WorkQueue>()?;
     crate::interop::imports::prepare_reports(py)?;
     kept_context::init(py)?;
     schedule::add_methods(py)?;

@@ -16,7 +16,7 @@ use pyo3::exceptions::PyAssertionError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyModule};
 
-use super::Loop;
+use super::{Loop, work_queue};
 use crate::interop::imports;
 use crate::raw::call;
 use crate::raw::cell::{GilValue, ObjCell};
@@ -107,7 +107,9 @@ fn run(py: Python<'_>, this: &Ref<WorkItem>, _context: &Args<'_>) -> RawResult<O
         Err(raised) => (State::Raised, exception::fetch(py, raised)),
     };
     drop((function, args, future));
-    hand_over(py, this, state, Some(outcome));
+    if hand_over(py, this, state, Some(outcome)) {
+        work_queue::wake_on_the_way_back(this.runtime.scheduler.waker());
+    }
     Ok(Obj::none(py))
 }
 
@@ -126,22 +128,24 @@ fn give_up(py: Python<'_>, this: &Ref<WorkItem>, state: State, outcome: Option<O
     let waits = this.state.get() == State::Queued;
     if waits {
         this.args.set(None);
-        hand_over(py, this, state, outcome);
+        if hand_over(py, this, state, outcome) {
+            this.runtime.scheduler.wake();
+        }
     }
     Ok(Obj::bool(py, waits))
 }
 
-/// The loop goes on with [`deliver`]; one that is closed has nobody who waits.
-fn hand_over(py: Python<'_>, this: &Ref<WorkItem>, state: State, outcome: Option<Obj>) {
+/// Whether the loop has to be woken, to go on with [`deliver`]; one that is closed has nobody who waits.
+fn hand_over(py: Python<'_>, this: &Ref<WorkItem>, state: State, outcome: Option<Obj>) -> bool {
     this.state.set(state);
     this.subject.set(outcome);
     let scheduler = &this.runtime.scheduler;
     if scheduler.closed.get() {
-        return;
+        return false;
     }
     scheduler.push(py, Ready::Native { object: this.as_obj().clone(), work: 0 });
-    scheduler.wake();
     detached::call_nappers();
+    true
 }
 
 /// The loop's turn: the future gets the outcome. `None` if `object` is something else.

@@ -97,6 +97,8 @@ imports! {
     transport_socket_class = "asyncio.trsock"."TransportSocket";
     server_class = "asyncio.base_events"."Server";
     submit_to_threads = "hayase.executors"."submit";
+    simple_queue = "_queue"."SimpleQueue";
+    simple_queue_empty = "_queue"."Empty";
     thread_pool_executor = "concurrent.futures"."ThreadPoolExecutor";
     memory_bio = "ssl"."MemoryBIO";
     ssl_object_class = "ssl"."SSLObject";

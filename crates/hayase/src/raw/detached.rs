@@ -39,6 +39,19 @@ pub(crate) fn wait(py: Python<'_>, driver: &Driver, events: &mut Events, sleep: 
     })
 }
 
+/// Sleeps until this thread is unparked, at most for `limit`, while other threads may run Python; `before` runs first, without
+/// the GIL.
+pub(crate) fn park(py: Python<'_>, before: fn(), limit: Option<Duration>) {
+    py.detach(|| {
+        before();
+        match limit {
+            Some(limit) => std::thread::park_timeout(limit),
+            None => std::thread::park(),
+        }
+        park_if_finalizing();
+    });
+}
+
 /// While it lives, a loop runs outside the main thread.
 pub(crate) struct Elsewhere(());
 

@@ -113,6 +113,10 @@ impl Scheduler {
         self.waker.wake();
     }
 
+    pub(crate) fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
     /// `RuntimeError('Event loop is closed')` for a closed loop.
     #[inline]
     pub(crate) fn check_open(&self, py: Python<'_>) -> RawResult<()> {
