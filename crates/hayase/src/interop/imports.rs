@@ -49,6 +49,8 @@ imports! {
     cancelled_error = "asyncio.exceptions"."CancelledError";
     incomplete_read_error = "asyncio.exceptions"."IncompleteReadError";
     limit_overrun_error = "asyncio.exceptions"."LimitOverrunError";
+    broken_barrier_error = "asyncio.exceptions"."BrokenBarrierError";
+    barrier_state = "asyncio.locks"."_BarrierState";
     invalid_state_error = "asyncio.exceptions"."InvalidStateError";
     traceback_extract_stack = "traceback"."extract_stack";
     future_repr = "asyncio.base_futures"."_future_repr";

@@ -215,6 +215,9 @@ pub(crate) const TASK_GROUP_CREATE_TASK_DOC: &std::ffi::CStr = if CREATE_TASK_PA
     c"create_task($self, /, coro, *, name=None, context=None)\n--\n\nStart a task in this group and return it."
 };
 
+/// What `Barrier` asks for, in its ValueError.
+pub(crate) const BARRIER_WANTS: &str = if cfg!(Py_3_14) { "parties must be >= 1" } else { "parties must be > 0" };
+
 /// `as_completed` begins when it is called, not when it is iterated over, and can be iterated over asynchronously.
 pub(crate) const AS_COMPLETED_BEGINS_AT_ONCE: bool = cfg!(Py_3_13);
 

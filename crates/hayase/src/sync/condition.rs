@@ -91,6 +91,12 @@ impl Ref<Condition> {
         self.lock.get().unwrap_or_else(|| Obj::none(py))
     }
 
+    /// The lock of a condition that [`make`] made.
+    pub(super) fn own_lock(&self) -> Ref<Lock> {
+        let lock = self.lock.get().expect("it has a lock");
+        Ref::<Lock>::view_obj(&lock).expect("a plain one").clone()
+    }
+
     fn is_locked(&self, py: Python<'_>) -> RawResult<bool> {
         match self.plain_lock() {
             Some(lock) => Ok(lock.is_locked()),
@@ -105,23 +111,31 @@ impl Ref<Condition> {
         Err(Raised::from_err(py, PyRuntimeError::new_err(format!("cannot {what} on un-acquired lock"))))
     }
 
-    fn release(&self, py: Python<'_>) -> RawResult<()> {
+    pub(super) fn release(&self, py: Python<'_>) -> RawResult<()> {
         match self.plain_lock() {
             Some(lock) => lock.release(py),
             None => call::method(py, self.as_obj(), &RELEASE, &[]).map(drop),
         }
     }
 
-    fn notify(&self, py: Python<'_>, count: usize) -> RawResult<()> {
+    pub(super) fn notify(&self, py: Python<'_>, count: usize) -> RawResult<()> {
         self.base.waiters.wake(py, count, false)
     }
+}
+
+/// A condition with a lock of its own.
+pub(super) fn make(py: Python<'_>) -> RawResult<Ref<Condition>> {
+    let condition = Condition::class().make(py, Condition::default())?;
+    condition.lock.set(Some(Lock::class().make(py, Lock::default())?.into_obj()));
+    condition.lock_is_ours.set(true);
+    Ok(condition)
 }
 
 const NOTIFIED: u8 = 0;
 const GETTING_THE_LOCK: u8 = 1;
 const GETTING_ANY_LOCK: u8 = 2;
 
-static WAIT: Kind = Kind { name: "Condition.wait", start: wait_start, resume: wait_resume };
+pub(super) static WAIT: Kind = Kind { name: "Condition.wait", start: wait_start, resume: wait_resume };
 static WAIT_FOR: Kind = Kind { name: "Condition.wait_for", start: wait_for_start, resume: wait_for_resume };
 
 fn wait_start(py: Python<'_>, this: &Ref<Operation>) -> RawResult<Turn> {

@@ -1,4 +1,4 @@
-//! Locks, events, semaphores, conditions and queues: one core, with the face for coroutines.
+//! Locks, events, semaphores, conditions, barriers and queues: one core, with the face for coroutines.
 //!
 //! Each primitive is split in two. The core is the value and its rules: take it if that is possible now, stand in line
 //! ([`waiters::Waiters`]), and what happens to the line when a waiter is woken, cancelled or gone. The face is who waits
@@ -13,6 +13,7 @@
 //! - A waiter that is cancelled after it was woken passes the wake-up on; an item or a permit is never lost.
 //! - No cell is open while Python code runs: a future that is woken belongs to a loop that may be anybody's.
 
+pub(crate) mod barrier;
 mod base;
 pub(crate) mod binding;
 pub(crate) mod condition;
@@ -39,6 +40,7 @@ pub(crate) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
     event::init(py, module)?;
     semaphore::init(py, module)?;
     condition::init(py, module)?;
+    barrier::init(py, module)?;
     queue::init(py, module)
 }
 
