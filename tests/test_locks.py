@@ -483,6 +483,41 @@ def test_a_cancelled_waiter_of_a_condition_has_the_lock_again(run, aio):
     run(main())
 
 
+@pytest.mark.oracle_differs(
+    "before 3.13 the notification of a cancelled waiter, and the message of its cancellation, are lost"
+)
+def test_a_notified_waiter_that_is_cancelled_hands_its_notification_on(run, aio, loop_factory):
+    repaired = loop_factory.is_hayase or sys.version_info >= (3, 13)
+
+    async def main():
+        condition, messages = aio.Condition(), []
+
+        async def wait():
+            async with condition:
+                try:
+                    await condition.wait()
+                except asyncio.CancelledError as error:
+                    messages.append(error.args)
+                    raise
+
+        first, second = (asyncio.create_task(wait()) for _ in range(2))
+        await settle()
+        async with condition:
+            condition.notify()
+            await settle()
+            # It was woken and waits for the lock.
+            first.cancel("why")
+            await settle()
+        await settle()
+        assert first.cancelled() and messages == [("why",) if repaired else ()]
+        assert second.done() is repaired
+        second.cancel()
+        await asyncio.wait([second])
+        assert not condition.locked()
+
+    run(main())
+
+
 def test_a_condition_uses_whatever_lock_it_is_given(run, aio):
     class Counting(aio.Lock):
         taken = 0
