@@ -95,6 +95,42 @@ impl Runtime {
         }
     }
 
+    /// Brings the registration behind `token` to `interest`; `register` makes one where there is none.
+    pub(crate) fn want(
+        &self,
+        py: Python<'_>,
+        token: &GilValue<Option<Token>>,
+        interest: Interest,
+        register: impl FnOnce() -> io::Result<Token>,
+    ) -> io::Result<()> {
+        match token.get() {
+            None if interest.is_empty() => Ok(()),
+            None => register().map(|made| token.set(Some(made))),
+            Some(known) if interest.is_empty() => {
+                token.set(None);
+                drop(self.unwatch(py, known));
+                Ok(())
+            }
+            Some(known) => self.rewatch(py, known, interest),
+        }
+    }
+
+    /// As [`Runtime::watch`], for the owner of the descriptor. Who was before it may still have a slot for the number: a transport
+    /// that is closing, whose descriptor was closed under the loop.
+    pub(crate) fn watch_own(
+        &self,
+        py: Python<'_>,
+        fd: RawFd,
+        interest: Interest,
+        kind: SlotKind,
+        object: Obj,
+    ) -> io::Result<Token> {
+        if let Some(stale) = self.slots.with(py, |slots| slots.token_of(fd)) {
+            drop(self.unwatch(py, stale));
+        }
+        self.watch(py, fd, interest, kind, object)
+    }
+
     /// Changes what is watched; no system call if nothing changes. An empty interest is for [`Runtime::unwatch`]: the
     /// kernel reports hang-ups even to who asked for nothing.
     pub(crate) fn rewatch(&self, py: Python<'_>, token: Token, interest: Interest) -> io::Result<()> {

@@ -13,7 +13,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::PyInt;
 
-use super::stream;
+use super::reports;
 use crate::interop::errors;
 use crate::raw::call;
 use crate::raw::cell::{GilCell, GilValue, ObjCell};
@@ -96,7 +96,7 @@ fn tell(py: Python<'_>, child: &Child, callback: &Obj, returncode: &Obj) -> RawR
                 let report = pyo3::types::PyDict::new(py);
                 report.set_item("message", format!("Exception in callback {}", callback.borrow(py).repr()?))?;
                 report.set_item("exception", err.into_value(py))?;
-                stream::call_exception_handler(py, child.runtime.object(), &report)
+                reports::call_exception_handler(py, child.runtime.object(), &report)
             })();
             to_raw(py, told)
         }

@@ -2,8 +2,8 @@
 //!
 //! `stream.rs` is the connection, `read.rs` and `write.rs` its two halves, `receiver.rs` says who gets what it reads;
 //! `tls/` is the layer over any of them; `datagram/` is UDP and Unix datagrams; `server.rs` listens and accepts; `pipe/` has the
-//! two ends of pipes, `child.rs` waits for a child process, `waiter.rs` once for a descriptor; `marks.rs` reads the marks of flow control. A transport knows
-//! its slot in the runtime; only the event loop's dispatch turns a slot back into an object and calls in here.
+//! two ends of pipes, `child.rs` waits for a child process, `waiter.rs` once for a descriptor; `marks.rs` reads the marks of flow control, `reports.rs` is
+//! what any of them says to handlers and logs. A transport knows its slot in the runtime; only the event loop's dispatch turns a slot back into an object and calls in here.
 
 pub(crate) mod address;
 pub(crate) mod child;
@@ -12,6 +12,7 @@ mod marks;
 pub(crate) mod pipe;
 pub(crate) mod read;
 pub(crate) mod receiver;
+mod reports;
 pub(crate) mod server;
 pub(crate) mod stream;
 pub(crate) mod tls;

@@ -19,6 +19,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
 use super::address;
+use super::reports;
 use super::stream::{self, Names, Parts, Socket};
 use super::tls::{self, protocol::TlsProtocol};
 use super::waiter;
@@ -739,7 +740,7 @@ fn connection_failed(this: &Bound<'_, Listener>, err: PyErr, protocol: Option<Bo
     if let Some(protocol) = protocol {
         report.set_item("protocol", protocol)?;
     }
-    stream::call_exception_handler(py, this.get().runtime.object(), &report)
+    reports::call_exception_handler(py, this.get().runtime.object(), &report)
 }
 
 fn accept_failed(this: &Bound<'_, Listener>, error: &io::Error) -> PyResult<()> {
@@ -768,7 +769,7 @@ fn accept_failed(this: &Bound<'_, Listener>, error: &io::Error) -> PyResult<()> 
     if let Some(socket) = listener.socket.get() {
         report.set_item("socket", imports::transport_socket_class(py)?.call1((socket.into_bound(py),))?)?;
     }
-    stream::call_exception_handler(py, listener.runtime.object(), &report)
+    reports::call_exception_handler(py, listener.runtime.object(), &report)
 }
 
 /// TCP_NODELAY; what is no TCP socket does not mind.

@@ -13,7 +13,7 @@ use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
 use driver::{FlowControl, Interest, Token, WriteQueue};
-use pyo3::exceptions::{PyConnectionError, PyOSError, PyResourceWarning, PyRuntimeError};
+use pyo3::exceptions::{PyConnectionError, PyOSError, PyRuntimeError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
@@ -21,9 +21,10 @@ use pyo3::types::{PyDict, PyList};
 use super::address;
 use super::datagram::DatagramTransport;
 use super::receiver::Receiver;
+use super::reports::{self, Reporter, Shown};
 use super::server::Server;
 use super::{CONNECTION_LOST, CONNECTION_MADE, marks, waiter, write};
-use crate::interop::{errors, imports, log};
+use crate::interop::{errors, imports};
 use crate::raw::bytes::Bytes;
 use crate::raw::call::{self, Name};
 use crate::raw::cell::{BoxCell, GilCell, GilValue, ObjCell};
@@ -32,14 +33,13 @@ use crate::raw::instance::Visitor;
 use crate::raw::kept_context::KeptContext;
 use crate::raw::members::Membership;
 use crate::raw::obj::Obj;
-use crate::raw::{Raised, RawResult, to_raw};
+use crate::raw::{Raised, RawResult};
 use crate::runtime::slots::SlotKind;
 use crate::runtime::{Runtime, RuntimeRef};
 use crate::tasks::ready::Ready;
 
 pub(crate) use super::write::{flush_all, flush_is_due};
 
-static CALL_EXCEPTION_HANDLER: Name = Name::new(c"call_exception_handler");
 static CREATE_FUTURE: Name = Name::new(c"create_future");
 static CONNECTION_MADE_NAME: Name = Name::new(c"connection_made");
 static CONNECTION_LOST_NAME: Name = Name::new(c"connection_lost");
@@ -206,7 +206,7 @@ pub(super) fn connection_made(this: &Bound<'_, StreamTransport>) -> RawResult<()
         let called = transport.in_context(py, || call::method(py, &protocol, &CONNECTION_MADE_NAME, &[&object]));
         if let Err(raised) = called {
             let err = raised.fetch(py);
-            let message = failed_callback(&protocol.borrow(py), "connection_made");
+            let message = reports::failed_callback(&protocol.borrow(py), "connection_made");
             fatal_error(this, err, &message)?;
         }
     }
@@ -217,7 +217,7 @@ pub(super) fn connection_made(this: &Bound<'_, StreamTransport>) -> RawResult<()
             Ok(()) => Ok(()),
             Err(raised) => {
                 let err = raised.fetch(py);
-                report(this, err, "Fatal error: the waiter of a connection failed.")
+                reporter(this).report(err, "Fatal error: the waiter of a connection failed.")
             }
         },
         None => Ok(()),
@@ -233,18 +233,14 @@ pub(super) fn connection_lost(this: &Bound<'_, StreamTransport>) -> RawResult<()
             let called = transport.in_context(py, || call::method(py, &protocol, &CONNECTION_LOST_NAME, &[&error]));
             match called {
                 Ok(_) => Ok(()),
-                Err(raised) => {
-                    let err = raised.fetch(py);
-                    let message = failed_callback(&protocol.borrow(py), "connection_lost");
-                    report(this, err, &message)
-                }
+                Err(raised) => reporter(this).callback_failed(&protocol, "connection_lost", raised),
             }
         }
         None => Ok(()),
     };
     let released = match transport.release(py) {
         Ok(()) => Ok(()),
-        Err(err) => report(this, err, "Fatal error while closing a transport"),
+        Err(err) => reporter(this).report(err, "Fatal error while closing a transport"),
     };
     outcome.and(released)
 }
@@ -310,14 +306,14 @@ impl StreamTransport {
         if self.socket.with(py, |socket| matches!(socket, Socket::Closed)) {
             return Ok(());
         }
-        let text = format!("unclosed transport {}", self.describe(py));
+        let description = self.describe(py);
         self.closing.set(true);
         self.conn_lost.set(self.conn_lost.get().max(1));
         self.discard_queue();
         self.waits_for_writable.set(false);
         self.token.set(None);
         let released = self.release(py);
-        warn_unclosed(py, text);
+        reports::warn_unclosed(py, &description);
         released
     }
 
@@ -395,24 +391,16 @@ impl StreamTransport {
     }
 
     fn describe(&self, py: Python<'_>) -> String {
-        let mut text = String::from("<StreamTransport");
-        if self.socket.with(py, |socket| matches!(socket, Socket::Closed)) {
-            text.push_str(" closed");
-        } else if self.closing.get() {
-            text.push_str(" closing");
-        }
-        text.push_str(&format!(" fd={}", self.fd));
-        if self.protocol.is_some() && !self.runtime.scheduler.closed.get() {
-            let word = |polling: bool| if polling { "polling" } else { "idle" };
-            text.push_str(&format!(
-                " read={} write=<{}, bufsize={}>",
-                word(self.wants_to_read()),
-                word(self.waits_for_writable.get()),
-                self.queued_bytes.get(),
-            ));
-        }
-        text.push('>');
-        text
+        let is_busy = self.protocol.is_some() && !self.runtime.scheduler.closed.get();
+        let busy = (self.wants_to_read(), self.waits_for_writable.get(), self.queued_bytes.get());
+        let shown = Shown {
+            class: "StreamTransport",
+            closed: self.socket.with(py, |socket| matches!(socket, Socket::Closed)),
+            closing: self.closing.get(),
+            fd: self.fd,
+            busy: is_busy.then_some(busy),
+        };
+        shown.to_string()
     }
 }
 
@@ -428,26 +416,9 @@ pub(super) fn update_interest(this: &Bound<'_, StreamTransport>) -> RawResult<()
         interest = interest | Interest::WRITABLE;
     }
     let runtime = &transport.runtime;
-    let changed = match transport.token.get() {
-        None if interest.is_empty() => Ok(()),
-        None => {
-            let object = Obj::from_any(this.as_any());
-            // A transport that is closing may still have a slot for this number: it was closed under the loop.
-            let stale = runtime.slots.with(py, |slots| slots.token_of(transport.fd));
-            if let Some(stale) = stale {
-                drop(runtime.unwatch(py, stale));
-            }
-            runtime
-                .watch(py, transport.fd, interest, SlotKind::Stream, object)
-                .map(|token| transport.token.set(Some(token)))
-        }
-        Some(token) if interest.is_empty() => {
-            transport.token.set(None);
-            drop(runtime.unwatch(py, token));
-            Ok(())
-        }
-        Some(token) => runtime.rewatch(py, token, interest),
-    };
+    let changed = runtime.want(py, &transport.token, interest, || {
+        runtime.watch_own(py, transport.fd, interest, SlotKind::Stream, Obj::from_any(this.as_any()))
+    });
     match changed {
         Ok(()) => Ok(()),
         Err(error) => fatal_error(this, errors::os_error(py, &error), "Fatal error on transport"),
@@ -456,14 +427,6 @@ pub(super) fn update_interest(this: &Bound<'_, StreamTransport>) -> RawResult<()
 
 // Errors and the end
 
-/// What asyncio's handle says of a callback that failed.
-pub(super) fn failed_callback(protocol: &Bound<'_, PyAny>, name: &str) -> String {
-    match protocol.getattr(name).and_then(|callback| callback.repr()) {
-        Ok(callback) => format!("Exception in callback {callback}"),
-        Err(_) => format!("Exception in callback {name}"),
-    }
-}
-
 /// Reports what is no fault of the network, and closes the connection at once. `KeyboardInterrupt` and `SystemExit` are
 /// raised again.
 pub(super) fn fatal_error(this: &Bound<'_, StreamTransport>, err: PyErr, message: &str) -> RawResult<()> {
@@ -471,56 +434,15 @@ pub(super) fn fatal_error(this: &Bound<'_, StreamTransport>, err: PyErr, message
     if errors::leaves_the_loop(py, &err) {
         return Err(Raised::from_err(py, err));
     }
-    let outcome = if err.is_instance_of::<PyOSError>(py) {
-        if this.get().runtime.scheduler.debug.get() { to_raw(py, log_error(this, &err, message)) } else { Ok(()) }
-    } else {
-        report(this, err.clone_ref(py), message)
-    };
+    let is_usual = err.is_instance_of::<PyOSError>(py);
+    let outcome = reporter(this).fatal(&err, message, is_usual);
     force_close(this, Some(err));
     outcome
 }
 
-fn log_error(this: &Bound<'_, StreamTransport>, err: &PyErr, message: &str) -> PyResult<()> {
-    let py = this.py();
-    let keywords = PyDict::new(py);
-    keywords.set_item("exc_info", err.value(py))?;
-    log::logger(py)?.call_method("debug", ("%r: %s", this, message), Some(&keywords))?;
-    Ok(())
-}
-
-/// To the loop's exception handler, with asyncio's keys.
-pub(super) fn report(this: &Bound<'_, StreamTransport>, err: PyErr, message: &str) -> RawResult<()> {
-    let py = this.py();
-    if errors::leaves_the_loop(py, &err) {
-        return Err(Raised::from_err(py, err));
-    }
+pub(super) fn reporter<'a, 'py>(this: &'a Bound<'py, StreamTransport>) -> Reporter<'a, 'py> {
     let transport = this.get();
-    let protocol = transport.protocol.get().unwrap_or_else(|| Obj::none(py));
-    let told = (|| {
-        let report = PyDict::new(py);
-        report.set_item("message", message)?;
-        report.set_item("exception", err.into_value(py))?;
-        report.set_item("transport", this)?;
-        report.set_item("protocol", protocol.into_bound(py))?;
-        call_exception_handler(py, transport.runtime.object(), &report)
-    })();
-    to_raw(py, told)
-}
-
-/// Only what leaves the loop comes back as an error; a handler that fails otherwise is told to `sys.unraisablehook`.
-pub(crate) fn call_exception_handler(py: Python<'_>, event_loop: &Obj, report: &Bound<'_, PyDict>) -> PyResult<()> {
-    let report = Obj::from_any(report.as_any());
-    match call::method(py, event_loop, &CALL_EXCEPTION_HANDLER, &[&report]) {
-        Ok(_) => Ok(()),
-        Err(raised) => {
-            let err = raised.fetch(py);
-            if errors::leaves_the_loop(py, &err) {
-                return Err(err);
-            }
-            err.write_unraisable(py, Some(&event_loop.borrow(py)));
-            Ok(())
-        }
-    }
+    Reporter { runtime: &transport.runtime, protocol: &transport.protocol, transport: this.as_any() }
 }
 
 /// Drops what is queued and schedules `connection_lost(err)`.
@@ -565,7 +487,7 @@ impl StreamTransport {
         }
         transport.paused.set(true);
         crate::raw::to_py(slf.py(), update_interest(slf))?;
-        transport.log_debug(slf, "%r pauses reading")
+        reporter(slf).log_debug("debug", "%r pauses reading")
     }
 
     /// Read again after pause_reading().
@@ -576,7 +498,7 @@ impl StreamTransport {
         }
         transport.paused.set(false);
         crate::raw::to_py(slf.py(), update_interest(slf))?;
-        transport.log_debug(slf, "%r resumes reading")
+        reporter(slf).log_debug("debug", "%r resumes reading")
     }
 
     /// Whether the transport receives.
@@ -835,13 +757,6 @@ impl StreamTransport {
     fn cells(&self) -> [&ObjCell; 6] {
         [&self.protocol, &self.server, &self.waiter, &self.lost_error, &self.extra, &self.empty_waiter]
     }
-
-    fn log_debug(&self, this: &Bound<'_, Self>, format: &str) -> PyResult<()> {
-        if self.runtime.scheduler.debug.get() {
-            log::logger(this.py())?.call_method1("debug", (format, this))?;
-        }
-        Ok(())
-    }
 }
 
 /// Closes what a closed loop has left open: called when its registrations are gone.
@@ -864,14 +779,6 @@ pub(crate) fn close_all(py: Python<'_>, runtime: &Runtime) {
     }
 }
 
-pub(super) fn warn_unclosed(py: Python<'_>, text: String) {
-    if let Ok(text) = std::ffi::CString::new(text)
-        && let Err(err) = PyErr::warn(py, &py.get_type::<PyResourceWarning>(), &text, 1)
-    {
-        err.write_unraisable(py, None);
-    }
-}
-
 impl Drop for StreamTransport {
     fn drop(&mut self) {
         Python::try_attach(|py| {
@@ -880,16 +787,10 @@ impl Drop for StreamTransport {
             if self.socket.with(py, |socket| matches!(socket, Socket::Closed)) {
                 return;
             }
-            let pending = PyErr::take(py);
-            warn_unclosed(py, format!("unclosed transport {}", self.describe(py)));
-            for outcome in [self.close_socket(py), self.leave_server(py)] {
-                if let Err(err) = outcome {
-                    err.write_unraisable(py, None);
-                }
-            }
-            if let Some(err) = pending {
-                err.restore(py);
-            }
+            reports::died_open(py, &self.describe(py), || {
+                let closed = self.close_socket(py);
+                self.leave_server(py).and(closed)
+            });
         });
     }
 }

@@ -20,19 +20,16 @@ use pyo3::exceptions::{PyBufferError, PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyType};
 
+use super::reports;
 use super::stream::{self, StreamTransport};
 use super::tls::protocol::TlsProtocol;
 use super::waiter;
-use crate::interop::{errors, log};
+use crate::interop::errors;
 use crate::raw::bytes::{self, Bytes};
-use crate::raw::call::{self, Name};
 use crate::raw::compat;
 use crate::raw::obj::Obj;
 use crate::raw::{Raised, RawResult, to_raw};
 use crate::runtime::Runtime;
-
-static PAUSE_WRITING: Name = Name::new(c"pause_writing");
-static RESUME_WRITING: Name = Name::new(c"resume_writing");
 
 /// From here on a write leaves at once: one more system call is nothing beside the copy.
 const LARGE_WRITE_BYTES: usize = 64 * 1024;
@@ -40,9 +37,6 @@ const LARGE_WRITE_BYTES: usize = 64 * 1024;
 /// A write that wakes its receiver costs about twice as much as one to a receiver that runs already. With 50 connections,
 /// 500 µs save uvicorn a tenth and aiohttp a fifth of their time; 250 µs half of that, more nothing.
 const FLUSH_AT_MOST_EVERY: Duration = Duration::from_micros(500);
-
-/// asyncio's `constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES`.
-const SILENT_WRITES_AFTER_LOSS: u32 = 5;
 
 const WRITE_FAILED: &str = "Fatal write error on socket transport";
 
@@ -495,29 +489,13 @@ fn resume_if_below(this: &Bound<'_, StreamTransport>) -> RawResult<()> {
     }
 }
 
-/// An exception there is reported, and the connection goes on: asyncio's behaviour.
+/// Pausing comes where the program writes, resuming in the transport's context.
 fn tell(this: &Bound<'_, StreamTransport>, change: FlowChange, in_context: bool) -> RawResult<()> {
-    let py = this.py();
-    let transport = this.get();
-    let Some(protocol) = transport.protocol.get() else {
-        return Ok(());
-    };
-    let (name, failure) = match change {
-        FlowChange::Pause => (&PAUSE_WRITING, "protocol.pause_writing() failed"),
-        FlowChange::Resume => (&RESUME_WRITING, "protocol.resume_writing() failed"),
-    };
-    let called = if in_context {
-        transport.in_context(py, || call::method(py, &protocol, name, &[]))
-    } else {
-        call::method(py, &protocol, name, &[])
-    };
-    match called {
-        Ok(_) => Ok(()),
-        Err(raised) => {
-            let err = raised.fetch(py);
-            stream::report(this, err, failure)
-        }
+    let reporter = stream::reporter(this);
+    if in_context {
+        return this.get().in_context(this.py(), || reporter.flow_changed(change));
     }
+    reporter.flow_changed(change)
 }
 
 // Refusals
@@ -544,17 +522,10 @@ fn refuse(
 
 /// Whether the connection is gone; then the write is counted, and from some number on told.
 fn is_lost(py: Python<'_>, transport: &StreamTransport) -> RawResult<bool> {
-    let count = transport.conn_lost.get();
-    if count == 0 {
+    if transport.conn_lost.get() == 0 {
         return Ok(false);
     }
-    transport.conn_lost.set(count.saturating_add(1));
-    if count >= SILENT_WRITES_AFTER_LOSS {
-        let warned =
-            log::logger(py).and_then(|logger| logger.call_method1("warning", ("socket.send() raised exception.",)));
-        to_raw(py, warned)?;
-    }
-    Ok(true)
+    reports::write_after_loss(py, &transport.conn_lost, "socket.send() raised exception.").map(|()| true)
 }
 
 #[cold]

@@ -25,15 +25,16 @@ use pyo3::types::{PyDict, PyTuple};
 
 use self::peers::Peers;
 use self::send::Queued;
-use super::stream::{self, Names};
+use super::reports::{self, Reporter, Shown};
+use super::stream::Names;
 use super::{CONNECTION_LOST, CONNECTION_MADE, address, marks, waiter};
-use crate::interop::{errors, imports, log};
+use crate::interop::{errors, imports};
 use crate::raw::call::{self, Name};
 use crate::raw::cell::{GilCell, GilValue, ObjCell};
 use crate::raw::instance::Visitor;
 use crate::raw::members::Membership;
 use crate::raw::obj::Obj;
-use crate::raw::{Raised, RawResult, context, fastcall, to_py, to_raw};
+use crate::raw::{Raised, RawResult, context, fastcall, to_py};
 use crate::runtime::RuntimeRef;
 use crate::runtime::slots::SlotKind;
 use crate::tasks::ready::Ready;
@@ -205,7 +206,7 @@ fn connection_made(this: &Bound<'_, DatagramTransport>) -> RawResult<()> {
         let called =
             transport.in_context(py, || call::method(py, &protocol, &CONNECTION_MADE_NAME, &[&object]).map(drop));
         if let Err(raised) = called {
-            callback_failed(this, &protocol, "connection_made", raised)?;
+            reporter(this).callback_failed(&protocol, "connection_made", raised)?;
         }
     }
     transport.started.set(true);
@@ -224,13 +225,13 @@ fn connection_lost(this: &Bound<'_, DatagramTransport>) -> RawResult<()> {
         Some(protocol) => {
             let called =
                 transport.in_context(py, || call::method(py, &protocol, &CONNECTION_LOST_NAME, &[&error]).map(drop));
-            called.or_else(|raised| callback_failed(this, &protocol, "connection_lost", raised))
+            called.or_else(|raised| reporter(this).callback_failed(&protocol, "connection_lost", raised))
         }
         None => Ok(()),
     };
     let released = match transport.release(py) {
         Ok(()) => Ok(()),
-        Err(err) => report(this, err, "Fatal error while closing a transport"),
+        Err(err) => reporter(this).report(err, "Fatal error while closing a transport"),
     };
     outcome.and(released)
 }
@@ -280,14 +281,14 @@ impl DatagramTransport {
         if self.closed.get() {
             return Ok(());
         }
-        let text = format!("unclosed transport {}", self.describe(py));
+        let description = self.describe();
         self.closing.set(true);
         self.conn_lost.set(self.conn_lost.get().max(1));
         self.discard_queue(py);
         self.waits_for_writable.set(false);
         self.token.set(None);
         let released = self.release(py);
-        stream::warn_unclosed(py, text);
+        reports::warn_unclosed(py, &description);
         released
     }
 
@@ -316,30 +317,17 @@ impl DatagramTransport {
         Ok(dict)
     }
 
-    fn describe(&self, py: Python<'_>) -> String {
-        let mut text = String::from("<DatagramTransport");
-        if self.closed.get() {
-            text.push_str(" closed");
-        } else if self.closing.get() {
-            text.push_str(" closing");
-        }
-        text.push_str(&format!(" fd={}", self.fd));
-        if self.protocol.is_some() && !self.runtime.scheduler.closed.get() {
-            let word = |polling: bool| if polling { "polling" } else { "idle" };
-            let bufsize = self.queued_bytes.get();
-            let write = word(self.waits_for_writable.get());
-            text.push_str(&format!(" read={} write=<{write}, bufsize={bufsize}>", word(self.wants_to_read())));
-        }
-        let _ = py;
-        text.push('>');
-        text
-    }
-
-    fn log_debug(&self, this: &Bound<'_, Self>, format: &str) -> PyResult<()> {
-        if self.runtime.scheduler.debug.get() {
-            log::logger(this.py())?.call_method1("debug", (format, this))?;
-        }
-        Ok(())
+    fn describe(&self) -> String {
+        let is_busy = self.protocol.is_some() && !self.runtime.scheduler.closed.get();
+        let busy = (self.wants_to_read(), self.waits_for_writable.get(), self.queued_bytes.get());
+        let shown = Shown {
+            class: "DatagramTransport",
+            closed: self.closed.get(),
+            closing: self.closing.get(),
+            fd: self.fd,
+            busy: is_busy.then_some(busy),
+        };
+        shown.to_string()
     }
 
     fn cells(&self) -> [&ObjCell; 7] {
@@ -359,26 +347,9 @@ fn update_interest(this: &Bound<'_, DatagramTransport>) -> RawResult<()> {
         interest = interest | Interest::WRITABLE;
     }
     let runtime = &transport.runtime;
-    let changed = match transport.token.get() {
-        None if interest.is_empty() => Ok(()),
-        None => {
-            // A transport that is closing may still have a slot for this number: it was closed under the loop.
-            let stale = runtime.slots.with(py, |slots| slots.token_of(transport.fd));
-            if let Some(stale) = stale {
-                drop(runtime.unwatch(py, stale));
-            }
-            let object = Obj::from_any(this.as_any());
-            runtime
-                .watch(py, transport.fd, interest, SlotKind::Datagram, object)
-                .map(|token| transport.token.set(Some(token)))
-        }
-        Some(token) if interest.is_empty() => {
-            transport.token.set(None);
-            drop(runtime.unwatch(py, token));
-            Ok(())
-        }
-        Some(token) => runtime.rewatch(py, token, interest),
-    };
+    let changed = runtime.want(py, &transport.token, interest, || {
+        runtime.watch_own(py, transport.fd, interest, SlotKind::Datagram, Obj::from_any(this.as_any()))
+    });
     match changed {
         Ok(()) => Ok(()),
         Err(error) => fatal_error(this, errors::os_error(py, &error), "Fatal error on transport"),
@@ -387,12 +358,9 @@ fn update_interest(this: &Bound<'_, DatagramTransport>) -> RawResult<()> {
 
 // Errors and the end
 
-/// Reports what a callback of the protocol raised; the transport goes on.
-fn callback_failed(this: &Bound<'_, DatagramTransport>, protocol: &Obj, name: &str, raised: Raised) -> RawResult<()> {
-    let py = this.py();
-    let err = raised.fetch(py);
-    let message = stream::failed_callback(&protocol.borrow(py), name);
-    report(this, err, &message)
+fn reporter<'a, 'py>(this: &'a Bound<'py, DatagramTransport>) -> Reporter<'a, 'py> {
+    let transport = this.get();
+    Reporter { runtime: &transport.runtime, protocol: &transport.protocol, transport: this.as_any() }
 }
 
 /// Reports what is no fault of the network, and closes the transport at once.
@@ -401,42 +369,10 @@ fn fatal_error(this: &Bound<'_, DatagramTransport>, err: PyErr, message: &str) -
     if errors::leaves_the_loop(py, &err) {
         return Err(Raised::from_err(py, err));
     }
-    let outcome = if !err.is_instance_of::<PyOSError>(py) {
-        report(this, err.clone_ref(py), message)
-    } else if this.get().runtime.scheduler.debug.get() {
-        to_raw(py, log_error(this, &err, message))
-    } else {
-        Ok(())
-    };
+    let is_usual = err.is_instance_of::<PyOSError>(py);
+    let outcome = reporter(this).fatal(&err, message, is_usual);
     force_close(this, Some(err));
     outcome
-}
-
-fn log_error(this: &Bound<'_, DatagramTransport>, err: &PyErr, message: &str) -> PyResult<()> {
-    let py = this.py();
-    let keywords = PyDict::new(py);
-    keywords.set_item("exc_info", err.value(py))?;
-    log::logger(py)?.call_method("debug", ("%r: %s", this, message), Some(&keywords))?;
-    Ok(())
-}
-
-/// To the loop's exception handler, with asyncio's keys. `KeyboardInterrupt` and `SystemExit` are raised again.
-fn report(this: &Bound<'_, DatagramTransport>, err: PyErr, message: &str) -> RawResult<()> {
-    let py = this.py();
-    if errors::leaves_the_loop(py, &err) {
-        return Err(Raised::from_err(py, err));
-    }
-    let transport = this.get();
-    let protocol = transport.protocol.get().unwrap_or_else(|| Obj::none(py));
-    let told = (|| {
-        let report = PyDict::new(py);
-        report.set_item("message", message)?;
-        report.set_item("exception", err.into_value(py))?;
-        report.set_item("transport", this)?;
-        report.set_item("protocol", protocol.into_bound(py))?;
-        stream::call_exception_handler(py, transport.runtime.object(), &report)
-    })();
-    to_raw(py, told)
 }
 
 /// Drops what is queued and schedules `connection_lost(err)`.
@@ -481,7 +417,7 @@ impl DatagramTransport {
         }
         transport.paused.set(true);
         to_py(slf.py(), update_interest(slf))?;
-        transport.log_debug(slf, "%r pauses reading")
+        reporter(slf).log_debug("debug", "%r pauses reading")
     }
 
     /// Receive again after pause_reading().
@@ -492,7 +428,7 @@ impl DatagramTransport {
         }
         transport.paused.set(false);
         to_py(slf.py(), update_interest(slf))?;
-        transport.log_debug(slf, "%r resumes reading")
+        reporter(slf).log_debug("debug", "%r resumes reading")
     }
 
     /// Whether the transport receives.
@@ -591,8 +527,8 @@ impl DatagramTransport {
         }
     }
 
-    fn __repr__(&self, py: Python<'_>) -> String {
-        self.describe(py)
+    fn __repr__(&self) -> String {
+        self.describe()
     }
 
     // Private names that programs read
@@ -705,14 +641,7 @@ impl Drop for DatagramTransport {
             if self.closed.get() {
                 return;
             }
-            let pending = PyErr::take(py);
-            stream::warn_unclosed(py, format!("unclosed transport {}", self.describe(py)));
-            if let Err(err) = self.close_socket(py) {
-                err.write_unraisable(py, None);
-            }
-            if let Some(err) = pending {
-                err.restore(py);
-            }
+            reports::died_open(py, &self.describe(), || self.close_socket(py));
         });
     }
 }

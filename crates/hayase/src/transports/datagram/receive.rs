@@ -71,7 +71,7 @@ fn receive_batch(this: &Bound<'_, DatagramTransport>) -> RawResult<()> {
             Received::Fatal(err) => return super::fatal_error(this, err, "Fatal read error on datagram transport"),
         };
         if let Err((name, raised)) = called {
-            super::callback_failed(this, &protocol, name, raised)?;
+            super::reporter(this).callback_failed(&protocol, name, raised)?;
         }
     }
     // All of them were there: next time there may be more.

@@ -6,26 +6,20 @@
 
 use std::io;
 
-use driver::{Address, FlowChange};
+use driver::Address;
 use pyo3::exceptions::{PyOSError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
 use super::receive::is_not_now;
 use super::{DatagramTransport, Family, Peer, peers};
-use crate::interop::{errors, log};
+use crate::interop::errors;
 use crate::raw::bytes::{self, Bytes};
-use crate::raw::call::{self, Name};
+use crate::raw::call;
 use crate::raw::compat;
 use crate::raw::obj::Obj;
 use crate::raw::{Raised, RawResult, to_raw};
-use crate::transports::address;
-
-static PAUSE_WRITING: Name = Name::new(c"pause_writing");
-static RESUME_WRITING: Name = Name::new(c"resume_writing");
-
-/// asyncio's `constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES`.
-const SILENT_WRITES_AFTER_LOSS: u32 = 5;
+use crate::transports::{address, reports};
 
 /// Of one queue in one turn; the socket stays writable, and the rest follows in the next one.
 const BATCH_MAX: usize = 256;
@@ -133,7 +127,7 @@ pub(super) fn write_ready(this: &Bound<'_, DatagramTransport>) -> RawResult<()> 
                 let called = transport.in_context(py, || super::error_received(py, &protocol, err));
                 return match called {
                     Ok(()) => Ok(()),
-                    Err(raised) => super::callback_failed(this, &protocol, "error_received", raised),
+                    Err(raised) => super::reporter(this).callback_failed(&protocol, "error_received", raised),
                 };
             }
             Sent::Fatal(err) => return super::fatal_error(this, err, WRITE_FAILED),
@@ -223,7 +217,7 @@ fn send_by_socket(py: Python<'_>, transport: &DatagramTransport, data: &Obj, rec
 pub(super) fn pause_if_above(this: &Bound<'_, DatagramTransport>) -> RawResult<()> {
     let transport = this.get();
     match transport.flow.with(this.py(), |flow| flow.grown(transport.queued_bytes.get())) {
-        Some(change) => tell(this, change),
+        Some(change) => super::reporter(this).flow_changed(change),
         None => Ok(()),
     }
 }
@@ -232,24 +226,8 @@ fn resume_if_below(this: &Bound<'_, DatagramTransport>) -> RawResult<()> {
     let py = this.py();
     let transport = this.get();
     match transport.flow.with(py, |flow| flow.shrunk(transport.queued_bytes.get())) {
-        Some(change) => transport.in_context(py, || tell(this, change)),
+        Some(change) => transport.in_context(py, || super::reporter(this).flow_changed(change)),
         None => Ok(()),
-    }
-}
-
-/// An exception there is reported, and the transport goes on: asyncio's behaviour.
-fn tell(this: &Bound<'_, DatagramTransport>, change: FlowChange) -> RawResult<()> {
-    let py = this.py();
-    let Some(protocol) = this.get().protocol.get() else {
-        return Ok(());
-    };
-    let (name, failure) = match change {
-        FlowChange::Pause => (&PAUSE_WRITING, "protocol.pause_writing() failed"),
-        FlowChange::Resume => (&RESUME_WRITING, "protocol.resume_writing() failed"),
-    };
-    match call::method(py, &protocol, name, &[]) {
-        Ok(_) => Ok(()),
-        Err(raised) => super::report(this, raised.fetch(py), failure),
     }
 }
 
@@ -262,13 +240,7 @@ fn is_lost(py: Python<'_>, transport: &DatagramTransport) -> RawResult<bool> {
     if count == 0 || (transport.remote.is_none() && !transport.closed.get()) {
         return Ok(false);
     }
-    if count >= SILENT_WRITES_AFTER_LOSS {
-        let warned =
-            log::logger(py).and_then(|logger| logger.call_method1("warning", ("socket.send() raised exception.",)));
-        to_raw(py, warned)?;
-    }
-    transport.conn_lost.set(count.saturating_add(1));
-    Ok(true)
+    reports::write_after_loss(py, &transport.conn_lost, "socket.send() raised exception.").map(|()| true)
 }
 
 #[cold]

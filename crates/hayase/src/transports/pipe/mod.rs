@@ -20,16 +20,16 @@ use pyo3::exceptions::{PyPermissionError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::stream;
+use super::reports::{self, Reporter};
 use super::waiter;
-use crate::interop::{errors, log};
+use crate::interop::errors;
 use crate::raw::call::{self, Name};
 use crate::raw::cell::{GilCell, GilValue, ObjCell};
 use crate::raw::context;
 use crate::raw::instance::Visitor;
 use crate::raw::members::Membership;
 use crate::raw::obj::Obj;
-use crate::raw::{Raised, RawResult, to_py, to_raw};
+use crate::raw::{Raised, RawResult, to_py};
 use crate::runtime::RuntimeRef;
 use crate::runtime::slots::SlotKind;
 use crate::tasks::ready::Ready;
@@ -150,17 +150,7 @@ impl End {
     /// Tells the driver what is waited for now.
     fn watch(&self, this: &Bound<'_, PyAny>, interest: Interest) -> PyResult<()> {
         let py = this.py();
-        let runtime = &self.runtime;
-        let changed = match self.token.get() {
-            None if interest.is_empty() => Ok(()),
-            None => self.register(this, interest),
-            Some(token) if interest.is_empty() => {
-                self.token.set(None);
-                drop(runtime.unwatch(py, token));
-                Ok(())
-            }
-            Some(token) => runtime.rewatch(py, token, interest),
-        };
+        let changed = self.runtime.want(py, &self.token, interest, || self.register(this, interest));
         changed.map_err(|error| {
             if error.raw_os_error() != Some(EPERM) {
                 return errors::os_error(py, &error);
@@ -174,7 +164,7 @@ impl End {
         })
     }
 
-    fn register(&self, this: &Bound<'_, PyAny>, interest: Interest) -> std::io::Result<()> {
+    fn register(&self, this: &Bound<'_, PyAny>, interest: Interest) -> std::io::Result<Token> {
         let py = this.py();
         let doubled = self.double.with(py, |double| double.as_ref().map(AsRawFd::as_raw_fd));
         let fd = match doubled {
@@ -187,9 +177,7 @@ impl End {
                 fd
             }
         };
-        let token = self.runtime.watch(py, fd, interest, self.kind, Obj::from_any(this))?;
-        self.token.set(Some(token));
-        Ok(())
+        self.runtime.watch(py, fd, interest, self.kind, Obj::from_any(this))
     }
 
     fn unwatch(&self, py: Python<'_>) {
@@ -219,54 +207,12 @@ impl End {
         };
         match self.in_context(py, || call::method(py, &protocol, name, args)) {
             Ok(_) => Ok(()),
-            Err(raised) => {
-                let err = raised.fetch(py);
-                let message = stream::failed_callback(&protocol.borrow(py), name.as_str());
-                self.report(this, err, &message)
-            }
+            Err(raised) => self.reporter(this).callback_failed(&protocol, name.as_str(), raised),
         }
     }
 
-    /// To the loop's exception handler, with asyncio's keys.
-    fn report(&self, this: &Bound<'_, PyAny>, err: PyErr, message: &str) -> RawResult<()> {
-        let py = this.py();
-        if errors::leaves_the_loop(py, &err) {
-            return Err(Raised::from_err(py, err));
-        }
-        let protocol = self.protocol.get().unwrap_or_else(|| Obj::none(py));
-        let told = (|| {
-            let report = PyDict::new(py);
-            report.set_item("message", message)?;
-            report.set_item("exception", err.into_value(py))?;
-            report.set_item("transport", this)?;
-            report.set_item("protocol", protocol.into_bound(py))?;
-            stream::call_exception_handler(py, self.runtime.object(), &report)
-        })();
-        to_raw(py, told)
-    }
-
-    /// Something is wrong with the pipe: `is_usual` errors are told in debug mode only, others reported.
-    fn tell_fatal(&self, this: &Bound<'_, PyAny>, err: &PyErr, message: &str, is_usual: bool) -> RawResult<()> {
-        let py = this.py();
-        if !is_usual {
-            return self.report(this, err.clone_ref(py), message);
-        }
-        if !self.runtime.scheduler.debug.get() {
-            return Ok(());
-        }
-        let told = (|| {
-            let keywords = PyDict::new(py);
-            keywords.set_item("exc_info", err.value(py))?;
-            log::logger(py)?.call_method("debug", ("%r: %s", this, message), Some(&keywords)).map(drop)
-        })();
-        to_raw(py, told)
-    }
-
-    fn log_debug(&self, this: &Bound<'_, PyAny>, level: &str, text: &str) -> PyResult<()> {
-        if self.runtime.scheduler.debug.get() {
-            log::logger(this.py())?.call_method1(level, (text, this))?;
-        }
-        Ok(())
+    fn reporter<'a, 'py>(&'a self, this: &'a Bound<'py, PyAny>) -> Reporter<'a, 'py> {
+        Reporter { runtime: &self.runtime, protocol: &self.protocol, transport: this }
     }
 
     /// Ends the registration; `connection_lost(err)` comes with its own ready entry.
@@ -292,7 +238,7 @@ impl End {
         let told = self.call_protocol(this, &CONNECTION_LOST_NAME, &[&error]);
         let closed = match self.release(py) {
             Ok(()) => Ok(()),
-            Err(err) => self.report(this, err, "Fatal error while closing a pipe transport"),
+            Err(err) => self.reporter(this).report(err, "Fatal error while closing a pipe transport"),
         };
         told.and(closed)
     }
@@ -331,14 +277,7 @@ impl End {
             if self.is_closed() {
                 return;
             }
-            let pending = PyErr::take(py);
-            stream::warn_unclosed(py, format!("unclosed transport {}", describe(py)));
-            if let Err(err) = self.release(py) {
-                err.write_unraisable(py, None);
-            }
-            if let Some(err) = pending {
-                err.restore(py);
-            }
+            reports::died_open(py, &describe(py), || self.release(py));
         });
     }
 

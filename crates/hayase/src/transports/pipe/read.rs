@@ -88,7 +88,7 @@ fn read_ready(this: &Bound<'_, ReadPipeTransport>) -> RawResult<()> {
 fn end_of_stream(this: &Bound<'_, ReadPipeTransport>) -> RawResult<()> {
     let py = this.py();
     let end = &this.get().end;
-    to_raw(py, end.log_debug(this.as_any(), "info", "%r was closed by peer"))?;
+    to_raw(py, end.reporter(this.as_any()).log_debug("info", "%r was closed by peer"))?;
     end.runtime.scheduler.push(py, Ready::Native { object: Obj::from_any(this.as_any()), work: EOF_RECEIVED });
     end.schedule_connection_lost(this.as_any(), None)
 }
@@ -102,7 +102,7 @@ fn read_failed(this: &Bound<'_, ReadPipeTransport>, error: &io::Error) -> RawRes
     let err = errors::os_error(this.py(), error);
     // A terminal whose other side is gone says EIO; that is its end of file.
     let is_usual = error.raw_os_error() == Some(EIO);
-    let told = end.tell_fatal(this.as_any(), &err, "Fatal read error on pipe transport", is_usual);
+    let told = end.reporter(this.as_any()).fatal(&err, "Fatal read error on pipe transport", is_usual);
     told.and(end.schedule_connection_lost(this.as_any(), Some(err)))
 }
 
@@ -165,7 +165,7 @@ impl ReadPipeTransport {
         }
         transport.paused.set(true);
         Self::update(slf)?;
-        transport.end.log_debug(slf.as_any(), "debug", "%r pauses reading")
+        transport.end.reporter(slf.as_any()).log_debug("debug", "%r pauses reading")
     }
 
     /// Read again after pause_reading().
@@ -176,7 +176,7 @@ impl ReadPipeTransport {
         }
         transport.paused.set(false);
         Self::update(slf)?;
-        transport.end.log_debug(slf.as_any(), "debug", "%r resumes reading")
+        transport.end.reporter(slf.as_any()).log_debug("debug", "%r resumes reading")
     }
 
     /// Whether the transport receives.

@@ -12,16 +12,16 @@
 
 use std::io;
 
-use driver::{FlowChange, FlowControl, IO_SLICES_MAX, Interest, PipeKind, WriteQueue};
+use driver::{FlowControl, IO_SLICES_MAX, Interest, PipeKind, WriteQueue};
 use pyo3::exceptions::{PyAssertionError, PyBrokenPipeError, PyNotImplementedError, PyOSError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
 use super::{End, Parts};
-use crate::interop::{errors, imports, log};
+use crate::interop::{errors, imports};
 use crate::raw::bytes::{self, Bytes};
-use crate::raw::call::{self, Name};
+use crate::raw::call::Name;
 use crate::raw::cell::{GilCell, GilValue};
 use crate::raw::fastcall;
 use crate::raw::instance::Visitor;
@@ -29,13 +29,7 @@ use crate::raw::obj::Obj;
 use crate::raw::{Raised, RawResult, to_py, to_raw};
 use crate::runtime::RuntimeRef;
 use crate::runtime::slots::SlotKind;
-use crate::transports::{CONNECTION_LOST, CONNECTION_MADE, marks};
-
-static PAUSE_WRITING: Name = Name::new(c"pause_writing");
-static RESUME_WRITING: Name = Name::new(c"resume_writing");
-
-/// asyncio's `constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES`.
-const SILENT_WRITES_AFTER_LOSS: u32 = 5;
+use crate::transports::{CONNECTION_LOST, CONNECTION_MADE, marks, reports};
 
 const WRITE_FAILED: &str = "Fatal write error on pipe transport";
 
@@ -97,7 +91,7 @@ pub(super) fn on_native(this: &Bound<'_, WritePipeTransport>, work: u32) -> RawR
 fn reader_gone(this: &Bound<'_, WritePipeTransport>) -> RawResult<()> {
     let py = this.py();
     let transport = this.get();
-    to_raw(py, transport.end.log_debug(this.as_any(), "info", "%r was closed by peer"))?;
+    to_raw(py, transport.end.reporter(this.as_any()).log_debug("info", "%r was closed by peer"))?;
     let loses_data = transport.queued_bytes(py) > 0;
     force_close(this, loses_data.then(|| PyBrokenPipeError::new_err(())))
 }
@@ -201,16 +195,11 @@ fn keep(this: &Bound<'_, WritePipeTransport>, data: Bytes, taken: usize) -> RawR
 fn refuses(this: &Bound<'_, WritePipeTransport>) -> RawResult<bool> {
     let py = this.py();
     let transport = this.get();
-    let count = transport.conn_lost.get();
-    if count == 0 && !transport.end.closing.get() {
+    if transport.conn_lost.get() == 0 && !transport.end.closing.get() {
         return Ok(false);
     }
-    if count >= SILENT_WRITES_AFTER_LOSS {
-        let text = "pipe closed by peer or os.write(pipe, data) raised exception.";
-        to_raw(py, log::logger(py).and_then(|logger| logger.call_method1("warning", (text,))))?;
-    }
-    transport.conn_lost.set(count.saturating_add(1));
-    Ok(true)
+    let text = "pipe closed by peer or os.write(pipe, data) raised exception.";
+    reports::write_after_loss(py, &transport.conn_lost, text).map(|()| true)
 }
 
 fn close(this: &Bound<'_, WritePipeTransport>) -> RawResult<()> {
@@ -233,7 +222,7 @@ fn write_failed(this: &Bound<'_, WritePipeTransport>, err: PyErr) -> RawResult<(
 
 fn fatal_error(this: &Bound<'_, WritePipeTransport>, err: PyErr) -> RawResult<()> {
     let is_usual = err.is_instance_of::<PyOSError>(this.py());
-    let told = this.get().end.tell_fatal(this.as_any(), &err, WRITE_FAILED, is_usual);
+    let told = this.get().end.reporter(this.as_any()).fatal(&err, WRITE_FAILED, is_usual);
     told.and(force_close(this, Some(err)))
 }
 
@@ -262,7 +251,7 @@ fn pause_if_above(this: &Bound<'_, WritePipeTransport>) -> RawResult<()> {
     let transport = this.get();
     let queued = transport.queued_bytes(py);
     match transport.flow.with(py, |flow| flow.grown(queued)) {
-        Some(change) => tell(this, change),
+        Some(change) => transport.end.reporter(this.as_any()).flow_changed(change),
         None => Ok(()),
     }
 }
@@ -272,28 +261,8 @@ fn resume_if_below(this: &Bound<'_, WritePipeTransport>) -> RawResult<()> {
     let transport = this.get();
     let queued = transport.queued_bytes(py);
     match transport.flow.with(py, |flow| flow.shrunk(queued)) {
-        Some(change) => tell(this, change),
+        Some(change) => transport.end.reporter(this.as_any()).flow_changed(change),
         None => Ok(()),
-    }
-}
-
-/// An exception there is reported, and the pipe goes on: asyncio's behaviour.
-fn tell(this: &Bound<'_, WritePipeTransport>, change: FlowChange) -> RawResult<()> {
-    let py = this.py();
-    let end = &this.get().end;
-    let Some(protocol) = end.protocol.get() else {
-        return Ok(());
-    };
-    let (name, failure) = match change {
-        FlowChange::Pause => (&PAUSE_WRITING, "protocol.pause_writing() failed"),
-        FlowChange::Resume => (&RESUME_WRITING, "protocol.resume_writing() failed"),
-    };
-    match call::method(py, &protocol, name, &[]) {
-        Ok(_) => Ok(()),
-        Err(raised) => {
-            let err = raised.fetch(py);
-            end.report(this.as_any(), err, failure)
-        }
     }
 }
 

@@ -10,7 +10,7 @@ use crate::interop::{imports, log};
 use crate::raw::call::{self, Name};
 use crate::raw::obj::Obj;
 use crate::raw::{Raised, RawResult, to_raw};
-use crate::transports::stream;
+use crate::transports::reports;
 
 static CANCELLED: Name = Name::new(c"cancelled");
 static SET_RESULT: Name = Name::new(c"set_result");
@@ -64,7 +64,7 @@ pub(super) fn report(
     for (key, value) in keys {
         report.set_item(*key, value.as_ref().map(|value| value.borrow(py)))?;
     }
-    stream::call_exception_handler(py, this.get().runtime.object(), &report)
+    reports::call_exception_handler(py, this.get().runtime.object(), &report)
 }
 
 /// Tells who waits for the handshake; `None`: it is done.

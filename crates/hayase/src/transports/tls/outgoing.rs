@@ -3,21 +3,17 @@
 //! What is written is encrypted at once when the handshake is done, else it waits in the backlog. Ciphertext goes to the
 //! transport below unless that one is paused; the program is paused by what waits in the backlog and here.
 
+use driver::FlowChange;
 use pyo3::prelude::*;
 
 use super::protocol::{PROTOCOL_FAILED, State, TlsProtocol};
 use super::{below, failure};
-use crate::interop::{errors, log};
+use crate::interop::errors;
 use crate::raw::bytes::Bytes;
-use crate::raw::call::{self, Name};
+use crate::raw::call;
 use crate::raw::obj::Obj;
 use crate::raw::{Raised, RawResult, to_raw};
-
-static PAUSE_WRITING: Name = Name::new(c"pause_writing");
-static RESUME_WRITING: Name = Name::new(c"resume_writing");
-
-/// asyncio's `constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES`.
-const SILENT_WRITES_AFTER_LOSS: u32 = 5;
+use crate::transports::reports;
 
 /// Whether writing is over; then it is counted, and from some number on told.
 pub(super) fn is_lost(this: &Bound<'_, TlsProtocol>) -> RawResult<bool> {
@@ -27,11 +23,7 @@ pub(super) fn is_lost(this: &Bound<'_, TlsProtocol>) -> RawResult<bool> {
         State::Flushing | State::Shutdown | State::Unwrapped => {}
         State::Handshaking | State::Wrapped => return Ok(false),
     }
-    if layer.conn_lost.get() >= SILENT_WRITES_AFTER_LOSS {
-        to_raw(py, log::logger(py).and_then(|logger| logger.call_method1("warning", ("SSL connection is closed",))))?;
-    }
-    layer.conn_lost.set(layer.conn_lost.get().saturating_add(1));
-    Ok(true)
+    reports::write_after_loss(py, &layer.conn_lost, "SSL connection is closed").map(|()| true)
 }
 
 /// One `write()`: encrypted from where it lies if it can be, else kept.
@@ -153,14 +145,15 @@ pub(super) fn control_writing(this: &Bound<'_, TlsProtocol>) -> RawResult<()> {
     let layer = this.get();
     let size = buffer_size(this)?;
     let (low, high) = layer.write_marks.get();
-    let (pause, name, failure) = if size >= high && !layer.writing_paused.get() {
-        (true, &PAUSE_WRITING, "protocol.pause_writing() failed")
+    let change = if size >= high && !layer.writing_paused.get() {
+        FlowChange::Pause
     } else if size <= low && layer.writing_paused.get() {
-        (false, &RESUME_WRITING, "protocol.resume_writing() failed")
+        FlowChange::Resume
     } else {
         return Ok(());
     };
-    layer.writing_paused.set(pause);
+    layer.writing_paused.set(change == FlowChange::Pause);
+    let (name, failure) = reports::flow_callback(change);
     let Some(protocol) = layer.app_protocol.get() else {
         return Ok(());
     };
