@@ -128,7 +128,12 @@ def test_the_best_peer_is_bold_and_neither_hayase_nor_the_limit_is_a_peer() -> N
 
 def test_a_goal_is_compared_with_the_reference_of_the_same_run() -> None:
     text = report.to_markdown(document(results={"uvloop": shown(20), "hayase": shown(21)}))
-    assert "| connect | 1.00 of uvloop | 1.05 | **not met** |" in text
+    assert "| connect | 1.00 of uvloop | 1.05 | - | **not met** |" in text
+
+
+def test_a_goal_stands_beside_what_the_native_server_reached() -> None:
+    text = report.to_markdown(document(results={"uvloop": shown(20), "hayase": shown(21), "epoll": shown(22)}))
+    assert "| connect | 1.00 of uvloop | 1.05 | 1.10 | **not met** |" in text
 
 
 def test_two_files_are_compared_case_by_case() -> None:
