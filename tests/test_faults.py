@@ -487,6 +487,10 @@ def test_an_exception_of_a_protocol_callback_is_reported_once_and_the_others_liv
                 elif callback == "connection_lost":
                     await far.closed
                 else:
+                    if callback == "connection_made":
+                        far.transport.write(b"lives too")
+                        await near.received(9)
+                        assert not near.transport.is_closing()
                     near.transport.abort()
                     await near.closed
                 other_near.transport.write(b"lives")

@@ -205,9 +205,7 @@ pub(super) fn connection_made(this: &Bound<'_, StreamTransport>) -> RawResult<()
         let object = Obj::from_any(this.as_any());
         let called = transport.in_context(py, || call::method(py, &protocol, &CONNECTION_MADE_NAME, &[&object]));
         if let Err(raised) = called {
-            let err = raised.fetch(py);
-            let message = reports::failed_callback(&protocol.borrow(py), "connection_made");
-            fatal_error(this, err, &message)?;
+            reporter(this).callback_failed(&protocol, "connection_made", raised)?;
         }
     }
     transport.started.set(true);
