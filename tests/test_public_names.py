@@ -293,6 +293,23 @@ def test_a_subclass_calls_the_method_of_its_base(run):
     run(main())
 
 
+def test_the_package_can_be_imported_anew_and_what_was_made_before_works():
+    program = """
+import sys, hayase
+loop, queue = hayase.new_event_loop(), hayase.Queue()
+for name in [name for name in sys.modules if name.startswith("hayase")]:
+    del sys.modules[name]
+import hayase as again
+assert again is not hayase and again.Queue is hayase.Queue
+async def main():
+    return await again.wait_for(again.gather(queue.put("item"), queue.get(), again.sleep(0.001)), 10)
+print(loop.run_until_complete(main()))
+loop.close()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[None, 'item', None]\n", "")
+
+
 # What a type checker sees --------------------------------------------------------------------------------------------
 
 

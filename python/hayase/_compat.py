@@ -11,6 +11,7 @@ import sys
 import threading
 from asyncio import events, unix_events
 from collections.abc import Awaitable, Callable, Coroutine
+from types import MethodDescriptorType
 from typing import Any, TypeAlias, TypeVar
 
 _T = TypeVar("_T")
@@ -107,12 +108,15 @@ WAIT_FOR_RUNS_INLINE = sys.version_info >= (3, 12)
 def resemble_methods(ours: type, theirs: type) -> None:
     """Let the methods of a class of the extension say that they make coroutines, where those of asyncio's class do.
 
-    Not the two of `async with`: nobody asks them, mocks have both anyway, and calling them would be a tenth slower.
+    Not the two of `async with`: nobody asks them, mocks have both anyway, and calling them would be a tenth slower. Nor
+    twice: the package may be imported anew, the extension is made once.
     """
     from . import _core  # not before the check for the GIL
 
     for name, method in list(vars(ours).items()):
-        if not name.startswith("_") and inspect.iscoroutinefunction(getattr(theirs, name, None)):
+        if name.startswith("_") or type(method) is not MethodDescriptorType:
+            continue
+        if inspect.iscoroutinefunction(getattr(theirs, name, None)):
             marked: Any = _core.method(method)
             mark_coroutine_function(marked)
             setattr(ours, name, marked)

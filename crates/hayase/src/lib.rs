@@ -14,6 +14,7 @@ mod waiting;
 use std::collections::HashMap;
 
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 
 #[pymodule]
 mod _core {
@@ -34,6 +35,11 @@ mod _core {
             let text = "hayase works in the main interpreter only: it does not support sub-interpreters";
             return Err(pyo3::exceptions::PyImportError::new_err(text));
         }
+        // Who forgets the module and imports it again gets a second one, with the same types: what was made before still works.
+        static FIRST: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
+        if let Some(first) = FIRST.get(py) {
+            return module.dict().update(first.bind(py).dict().as_mapping());
+        }
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         tasks::handle::init(py, module)?;
         tasks::init(py, module)?;
@@ -45,6 +51,8 @@ mod _core {
         waiting::init(py, module)?;
         transports::init(module)?;
         streams::init(module)?;
-        event_loop::init(py, module)
+        event_loop::init(py, module)?;
+        FIRST.get_or_init(py, || module.clone().unbind());
+        Ok(())
     }
 }
