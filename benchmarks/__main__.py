@@ -87,7 +87,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--loops", metavar="A,B,C", type=_loops, default=CONTENDERS, help=",".join(CONTENDERS))
     parser.add_argument("--rounds", metavar="N", type=_count, help=f"turns per contender and case ({ROUNDS})")
     parser.add_argument("--seconds", metavar="T", type=_seconds, help=f"length of a measurement ({SECONDS})")
-    parser.add_argument("--quick", action="store_true", help="everything in under three minutes, roughly right")
+    parser.add_argument("--quick", action="store_true", help="everything in one short round, roughly right")
     parser.add_argument("--cold-allocator", action="store_true", help="leave glibc's malloc thresholds alone")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write all samples there")
     parser.add_argument("--list", action="store_true", help="print the names of the cases and stop")
