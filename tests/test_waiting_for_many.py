@@ -184,6 +184,27 @@ def test_wait_is_seen_as_who_awaits(loop, run, aio):
     run(main())
 
 
+@since_3_14
+def test_the_call_graph_goes_through_what_is_written_in_rust(loop, run, aio):
+    async def inner(future):
+        await future
+
+    async def outer(future):
+        await aio.wait_for(inner(future), 1000)
+
+    async def main():
+        future = loop.create_future()
+        tasks = [asyncio.create_task(outer(future)), asyncio.create_task(aio.Event().wait())]
+        await settle()
+        names = [entry.frame.f_code.co_name for entry in asyncio.capture_call_graph(tasks[0]).call_stack]
+        assert [name for name in names if name != "wait_for"] == ["outer", "inner"]
+        for task in tasks:
+            assert task.get_name() in asyncio.format_call_graph(task)
+            task.cancel()
+
+    run(main())
+
+
 # as_completed --------------------------------------------------------------------------------------------------------
 
 

@@ -40,6 +40,19 @@ async def task_group(count: int) -> None:
                 group.create_task(nothing())
 
 
+async def wait_for_ten(count: int) -> None:
+    """Ten tasks a wait; a task is one operation."""
+    for _ in range(count // 10):
+        await asyncio.wait([asyncio.create_task(nothing()) for _ in range(10)])
+
+
+async def as_completed(count: int) -> None:
+    """Ten coroutines an iteration; one of them is one operation."""
+    for _ in range(count // 10):
+        for one in asyncio.as_completed([nothing() for _ in range(10)]):
+            await one
+
+
 async def cancel(count: int) -> None:
     """A task that waits is cancelled and awaited."""
     loop = asyncio.get_running_loop()
@@ -75,6 +88,8 @@ CASES: tuple[Case, ...] = (
     Timed("wait_for", SUBJECT, wait_for, 10_000),
     Timed("shield", SUBJECT, shield, 10_000),
     Timed("task_group", SUBJECT, task_group, 10_000),
+    Timed("wait_10", SUBJECT, wait_for_ten, 10_000),
+    Timed("as_completed_10", SUBJECT, as_completed, 10_000),
     Timed("cancel", SUBJECT, cancel, 10_000),
     Timed("contexts", SUBJECT, contexts, 10_000),
 )

@@ -149,6 +149,8 @@ pub(crate) fn init<T: Suspendable>(
         .get(c"cr_await", |py: Python<'_>, this: &Ref<T>| {
             Ok(this.progress().awaiting.what().unwrap_or_else(|| Obj::none(py)))
         })
+        // The call graph asks whatever has a `cr_await`.
+        .get(c"cr_frame", |py: Python<'_>, _this: &Ref<T>| Ok(Obj::none(py)))
         .repr(|py: Python<'_>, this: &Ref<T>| {
             let text = format!("<coroutine object {} at {:p}>", this.name(), this.as_ptr());
             Ok(Obj::from_bound(PyString::new(py, &text)))
