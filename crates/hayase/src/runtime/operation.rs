@@ -38,8 +38,6 @@ pub(crate) fn never_resumed(_py: Python<'_>, _this: &Ref<Operation>, _outcome: O
 pub(crate) struct Operation {
     progress: Progress,
     kind: GilValue<&'static Kind>,
-    /// For kinds with several points of waiting: where the operation is.
-    pub(crate) phase: GilValue<u8>,
     /// Whose method this is.
     target: ObjCell,
     /// The future of ours that stands in somebody's list.
@@ -58,6 +56,12 @@ impl Operation {
 
     pub(crate) fn target_object(&self) -> Obj {
         self.target.get().expect("an operation that runs has its target")
+    }
+
+    /// For kinds with several points of waiting: where the operation is.
+    #[inline]
+    pub(crate) fn phase(&self) -> &GilValue<u8> {
+        &self.progress.phase
     }
 
     /// Goes on as another kind.
@@ -125,7 +129,6 @@ pub(crate) fn make(py: Python<'_>, kind: &'static Kind, target: Obj, argument: O
     let operation = Operation {
         progress: Progress::new(),
         kind: GilValue::new(kind),
-        phase: GilValue::new(0),
         target: ObjCell::new(Some(target)),
         waiter: ObjCell::empty(),
         argument: ObjCell::new(argument),
@@ -157,7 +160,6 @@ fn make_nothing(py: Python<'_>) -> RawResult<Obj> {
     let operation = Operation {
         progress: Progress::nothing(),
         kind: GilValue::new(&KIND),
-        phase: GilValue::new(0),
         target: ObjCell::empty(),
         waiter: ObjCell::empty(),
         argument: ObjCell::empty(),

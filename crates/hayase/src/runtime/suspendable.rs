@@ -65,6 +65,8 @@ enum State {
 /// How far it got, and what it waits for.
 pub(crate) struct Progress {
     state: GilValue<State>,
+    /// For those who wait at several points: where they are. Here it takes no room.
+    pub(super) phase: GilValue<u8>,
     awaiting: Awaiting,
     /// Head of the list of weak references; the interpreter's own.
     weak_references: GilValue<*mut ffi::PyObject>,
@@ -74,6 +76,7 @@ impl Progress {
     pub(crate) const fn new() -> Progress {
         Progress {
             state: GilValue::new(State::Created),
+            phase: GilValue::new(0),
             awaiting: Awaiting::nothing(),
             weak_references: GilValue::new(std::ptr::null_mut()),
         }
@@ -226,6 +229,7 @@ fn step<T: Suspendable>(py: Python<'_>, this: &Ref<T>, input: Input) -> RawResul
     }
 }
 
+#[inline]
 fn end<T: Suspendable>(py: Python<'_>, this: &Ref<T>) {
     this.progress().clear();
     this.release(py);

@@ -168,7 +168,7 @@ fn get_lock(py: Python<'_>, this: &Ref<Operation>) -> RawResult<Option<Turn>> {
     if lock.try_acquire(py)? {
         return Ok(None);
     }
-    this.phase.set(GETTING_THE_LOCK);
+    this.phase().set(GETTING_THE_LOCK);
     operation::make(py, Lock::ACQUIRE, lock.into_obj(), None).map(|acquire| Some(Turn::Await(acquire)))
 }
 
@@ -203,14 +203,14 @@ fn come(py: Python<'_>, this: &Ref<Operation>) -> RawResult<Turn> {
 }
 
 fn wait_for_change(py: Python<'_>, this: &Ref<Operation>, barrier: &Ref<Barrier>, phase: u8) -> RawResult<Turn> {
-    this.phase.set(phase);
+    this.phase().set(phase);
     let condition = barrier.condition(py)?.into_obj();
     operation::make(py, &condition::WAIT, condition, None).map(Turn::Await)
 }
 
 fn wait_resume(py: Python<'_>, this: &Ref<Operation>, outcome: Outcome) -> RawResult<Turn> {
     let barrier = this.target::<Barrier>();
-    let phase = this.phase.get();
+    let phase = this.phase().get();
     if let Err(error) = outcome {
         // Whoever waits for the condition has the lock again, also if it is cancelled.
         if phase == IN_THE_ROUND {

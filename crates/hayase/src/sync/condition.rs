@@ -145,14 +145,14 @@ fn wait_start(py: Python<'_>, this: &Ref<Operation>) -> RawResult<Turn> {
     condition.release(py)?;
     condition.base.waiters.push(py, waiter.clone())?;
     this.waiter.set(Some(waiter.clone()));
-    this.phase.set(NOTIFIED);
+    this.phase().set(NOTIFIED);
     Ok(Turn::Await(waiter))
 }
 
 /// The argument of the operation is what it will raise when it has the lock.
 fn wait_resume(py: Python<'_>, this: &Ref<Operation>, outcome: Outcome) -> RawResult<Turn> {
     let condition = this.target::<Condition>();
-    let outcome = match this.phase.get() {
+    let outcome = match this.phase().get() {
         NOTIFIED => {
             let waiter = this.waiter.take().expect("it waited");
             condition.base.waiters.remove(py, &waiter)?;
@@ -179,7 +179,7 @@ fn wait_resume(py: Python<'_>, this: &Ref<Operation>, outcome: Outcome) -> RawRe
 
 fn get_lock(py: Python<'_>, this: &Ref<Operation>, condition: &Ref<Condition>) -> RawResult<Turn> {
     let Some(lock) = condition.plain_lock() else {
-        this.phase.set(GETTING_ANY_LOCK);
+        this.phase().set(GETTING_ANY_LOCK);
         return call::method(py, condition.as_obj(), &ACQUIRE, &[]).map(Turn::Await);
     };
     if lock.try_acquire(py)? {
@@ -187,7 +187,7 @@ fn get_lock(py: Python<'_>, this: &Ref<Operation>, condition: &Ref<Condition>) -
     }
     let waiter = lock.base().stand_in_line(py, lock.as_obj())?;
     this.waiter.set(Some(waiter.clone()));
-    this.phase.set(GETTING_THE_LOCK);
+    this.phase().set(GETTING_THE_LOCK);
     Ok(Turn::Await(waiter))
 }
 
