@@ -1499,3 +1499,87 @@ def test_a_lookup_can_be_cancelled(loop, run, monkeypatch):
         await loop.shutdown_default_executor()
 
     run(main())
+
+
+# What a turn has made ready ------------------------------------------------------------------------------------------
+
+
+def turns_until(run, loop, act, heard):
+    """How many turns a busy loop takes until a protocol hears of what was done at the other end of its connection."""
+
+    class Hearing(asyncio.Protocol):
+        def __init__(self):
+            self.heard = []
+
+        def connection_made(self, transport):
+            self.heard.append("made")
+
+        def data_received(self, data):
+            self.heard.append("data")
+
+        def eof_received(self):
+            self.heard.append("eof")
+
+        def connection_lost(self, exc):
+            self.heard.append("lost")
+
+    async def main():
+        ours, theirs = socket.socketpair()
+        near, _ = await loop.create_connection(asyncio.Protocol, sock=ours)
+        far, protocol = await loop.create_connection(Hearing, sock=theirs)
+        turns = 0
+        act(near, far)
+        while heard not in protocol.heard:
+            await asyncio.sleep(0)
+            turns += 1
+            assert turns < 50
+        near.abort()
+        far.abort()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return turns
+
+    return run(main())
+
+
+def resume_with_data(near, far):
+    far.pause_reading()
+    near.write(b"data")
+    far.resume_reading()
+
+
+@pytest.mark.parametrize(
+    ("act", "heard"),
+    [
+        (lambda near, far: near.write(b"data"), "data"),
+        (lambda near, far: near.writelines([b"da", b"ta"]), "data"),
+        (lambda near, far: near.write_eof(), "eof"),
+        (lambda near, far: near.close(), "eof"),
+        (lambda near, far: near.abort(), "eof"),
+        (resume_with_data, "data"),
+    ],
+    ids=["write", "writelines", "write_eof", "close", "abort", "resume_reading"],
+)
+def test_what_one_end_does_is_heard_at_the_other_as_many_turns_later_as_on_asyncio(same_as_asyncio, act, heard):
+    same_as_asyncio(lambda loop: turns_until(loop.run_until_complete, loop, act, heard))
+
+
+def test_a_reader_of_what_is_readable_already_is_called_as_many_turns_later_as_on_asyncio(same_as_asyncio):
+    def story(loop):
+        async def main():
+            ours, theirs = socket.socketpair()
+            with ours, theirs:
+                theirs.send(b"data")
+                called = []
+                loop.add_reader(ours, called.append, 1)
+                turns = 0
+                while not called:
+                    await asyncio.sleep(0)
+                    turns += 1
+                    assert turns < 50
+                loop.remove_reader(ours)
+                return turns
+
+        return loop.run_until_complete(main())
+
+    same_as_asyncio(story)

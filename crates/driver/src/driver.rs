@@ -8,6 +8,7 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::backend::epoll::Epoll;
 use crate::backend::sim::{Simulation, World};
@@ -24,6 +25,8 @@ pub struct Driver {
     backend: Backend,
     waker: Waker,
     process: ProcessMark,
+    /// See [`has_stirred`](Self::has_stirred).
+    stirred: AtomicBool,
 }
 
 enum Backend {
@@ -37,7 +40,12 @@ impl Driver {
         let process = ProcessMark::here();
         let event_fd = EventFd::new()?;
         let epoll = Epoll::new(&event_fd)?;
-        Ok(Driver { backend: Backend::Epoll(epoll), waker: Waker::new(Alarm::EventFd(event_fd), process), process })
+        Ok(Driver {
+            backend: Backend::Epoll(epoll),
+            waker: Waker::new(Alarm::EventFd(event_fd), process),
+            process,
+            stirred: AtomicBool::new(false),
+        })
     }
 
     /// A driver on a world in memory that repeats itself with the same seed. [`simulation`](Self::simulation) scripts that world.
@@ -45,7 +53,7 @@ impl Driver {
         let process = ProcessMark::here();
         let world = Arc::new(World::new(seed));
         let waker = Waker::new(Alarm::Bell(Arc::clone(&world) as Arc<dyn Bell>), process);
-        Driver { backend: Backend::Sim(world), waker, process }
+        Driver { backend: Backend::Sim(world), waker, process, stirred: AtomicBool::new(false) }
     }
 
     /// The world of a simulated driver.
@@ -80,6 +88,7 @@ impl Driver {
 
     /// Starts watching `fd`. If the number is registered already, this registration replaces the old one.
     pub fn watch(&self, fd: RawFd, interest: Interest, token: Token) -> io::Result<()> {
+        self.stir();
         self.process.refuse_foreign()?;
         match &self.backend {
             Backend::Epoll(epoll) => epoll.watch(fd, interest, token),
@@ -89,6 +98,7 @@ impl Driver {
 
     /// Changes what `fd` is watched for. If it is not registered, it is now.
     pub fn rewatch(&self, fd: RawFd, interest: Interest, token: Token) -> io::Result<()> {
+        self.stir();
         self.process.refuse_foreign()?;
         match &self.backend {
             Backend::Epoll(epoll) => epoll.rewatch(fd, interest, token),
@@ -114,6 +124,7 @@ impl Driver {
     /// (`ErrorKind::Interrupted`). Read the inbox *after* this returned: see `waker.rs`.
     pub fn wait(&self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
         events.clear();
+        self.stirred.store(false, Ordering::Relaxed);
         self.process.refuse_foreign()?;
         if timeout == Some(Duration::ZERO) {
             // Nobody has to interrupt what does not block.
@@ -198,8 +209,24 @@ impl Driver {
         }
     }
 
+    /// Whether anything was done since the last [`wait`](Self::wait) that may have made a watched descriptor ready: one was
+    /// watched anew, or something was sent or ended, and the other end may be in this process.
+    ///
+    /// Whoever asks the system beside the driver says so by [`stir`](Self::stir).
+    #[inline]
+    pub fn has_stirred(&self) -> bool {
+        self.stirred.load(Ordering::Relaxed)
+    }
+
+    /// A socket was closed, or connected.
+    #[inline]
+    pub fn stir(&self) {
+        self.stirred.store(true, Ordering::Relaxed);
+    }
+
     #[inline]
     pub fn send(&self, fd: RawFd, buf: &[u8]) -> io::Result<usize> {
+        self.stir();
         match &self.backend {
             Backend::Epoll(_) => socket::send(fd, buf),
             Backend::Sim(world) => world.send(fd, buf),
@@ -209,6 +236,7 @@ impl Driver {
     /// Gather-writes; at most [`IO_SLICES_MAX`](crate::IO_SLICES_MAX) slices are certain to be accepted.
     #[inline]
     pub fn send_vectored(&self, fd: RawFd, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.stir();
         match &self.backend {
             Backend::Epoll(_) => socket::send_vectored(fd, bufs),
             Backend::Sim(world) => world.send_vectored(fd, bufs),
@@ -227,6 +255,7 @@ impl Driver {
     /// Sends a datagram.
     #[inline]
     pub fn send_to(&self, fd: RawFd, buf: &[u8], receiver: &Address) -> io::Result<usize> {
+        self.stir();
         match &self.backend {
             Backend::Epoll(_) => socket::send_to(fd, buf, receiver),
             Backend::Sim(_) => Err(io::ErrorKind::Unsupported.into()),
@@ -235,6 +264,7 @@ impl Driver {
 
     /// Sends `count` bytes of a file from `offset` on, which is not the file's own position; 0 is the end of the file.
     pub fn send_file(&self, fd: RawFd, file: RawFd, offset: u64, count: usize) -> io::Result<usize> {
+        self.stir();
         match &self.backend {
             Backend::Epoll(_) => file::send_file(fd, file, offset, count),
             Backend::Sim(_) => Err(io::ErrorKind::Unsupported.into()),
@@ -269,6 +299,7 @@ impl Driver {
 
     /// Says "end of stream" to the peer; reading goes on.
     pub fn shutdown_write(&self, fd: RawFd) -> io::Result<()> {
+        self.stir();
         match &self.backend {
             Backend::Epoll(_) => socket::shutdown_write(fd),
             Backend::Sim(world) => world.shutdown_write(fd),
@@ -303,6 +334,7 @@ impl Driver {
     /// As [`send`](Self::send), for what is no socket. The kernel has no flag against SIGPIPE here; Python ignores that signal.
     #[inline]
     pub fn write(&self, fd: RawFd, buf: &[u8]) -> io::Result<usize> {
+        self.stir();
         match &self.backend {
             Backend::Epoll(_) => socket::write(fd, buf),
             Backend::Sim(world) => world.send(fd, buf),
@@ -311,6 +343,7 @@ impl Driver {
 
     #[inline]
     pub fn write_vectored(&self, fd: RawFd, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.stir();
         match &self.backend {
             Backend::Epoll(_) => socket::write_vectored(fd, bufs),
             Backend::Sim(world) => world.send_vectored(fd, bufs),

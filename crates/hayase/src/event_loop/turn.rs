@@ -19,7 +19,9 @@ use crate::tasks::ready::Ready;
 use crate::tasks::{current, handle, linked, step};
 use crate::transports;
 
-/// While work is ready, the driver is asked at least this often; asking at every turn costs a system call each.
+/// While work is ready, the driver is asked at least this often; asking at every turn costs a system call each. It is asked
+/// by the turn after one that sent, ended or watched something: programs that have both ends of a connection count on
+/// hearing of it then, and beside the system call that made it so, one more is little.
 const POLL_AT_LEAST_EVERY: Duration = Duration::from_micros(50);
 
 /// While turns are this short, the clock is read only once in [`TURNS_PER_CLOCK`] turns: reading it is a tenth of a short
@@ -54,7 +56,8 @@ fn run_turn(py: Python<'_>, this: &Obj, event_loop: &Loop, events: &mut Events) 
     }
     let driver = &event_loop.runtime.driver;
     let mut clock = event_loop.clock.get();
-    if event_loop.runtime.scheduler.ready_len(py) > 0 && clock.may_wait() {
+    let has_stirred = driver.has_stirred();
+    if event_loop.runtime.scheduler.ready_len(py) > 0 && !has_stirred && clock.may_wait() {
         event_loop.clock.set(clock);
         return run_batch(py, this, event_loop);
     }
@@ -64,7 +67,7 @@ fn run_turn(py: Python<'_>, this: &Obj, event_loop: &Loop, events: &mut Events) 
     let sleep = event_loop.sleep(py, now);
     let idle = sleep != Some(Duration::ZERO);
     // Timers are left for the next poll together with I/O: they come after it.
-    if idle || now.saturating_since(event_loop.last_poll.get()) >= POLL_AT_LEAST_EVERY {
+    if idle || has_stirred || now.saturating_since(event_loop.last_poll.get()) >= POLL_AT_LEAST_EVERY {
         // Signal handlers may run, and others may look while this thread sleeps.
         kept_context::forget();
         current::leave_last(py, &event_loop.runtime.scheduler, this)?;

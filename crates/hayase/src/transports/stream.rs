@@ -274,6 +274,8 @@ impl StreamTransport {
     }
 
     fn close_socket(&self, py: Python<'_>) -> PyResult<()> {
+        // Who has the other end hears of it.
+        self.runtime.driver.stir();
         match self.socket.with(py, |socket| std::mem::replace(socket, Socket::Closed)) {
             // Not watched any more: the slot was given up when `connection_lost` was scheduled.
             Socket::Native(fd) => drop(fd),
