@@ -197,7 +197,7 @@ def test_the_call_graph_goes_through_what_is_written_in_rust(loop, run, aio):
         tasks = [asyncio.create_task(outer(future)), asyncio.create_task(aio.Event().wait())]
         await settle()
         names = [entry.frame.f_code.co_name for entry in asyncio.capture_call_graph(tasks[0]).call_stack]
-        assert [name for name in names if name != "wait_for"] == ["outer", "inner"]
+        assert [name for name in names if name != "wait_for"] == ["inner", "outer"]
         for task in tasks:
             assert task.get_name() in asyncio.format_call_graph(task)
             task.cancel()
