@@ -30,7 +30,7 @@ _NAMES: list[tuple[str, ModuleType, list[str]]] = [
     ),
     ("subprocess", subprocess, ["create_subprocess_exec", "create_subprocess_shell"]),
     ("taskgroups", taskgroups, ["TaskGroup"]),
-    ("tasks", tasks, ["as_completed", "ensure_future", "gather", "shield", "sleep", "wait", "wait_for"]),
+    ("tasks", tasks, ["as_completed", "gather", "shield", "sleep", "wait", "wait_for"]),
     ("timeouts", timeouts, ["Timeout", "timeout", "timeout_at"]),
 ]
 

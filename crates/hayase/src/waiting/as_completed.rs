@@ -22,7 +22,7 @@ use crate::raw::obj::Obj;
 use crate::raw::table::Table;
 use crate::raw::{Raised, RawResult, compat, exception, function, to_py, to_raw};
 use crate::runtime::operation::{self, Kind, Operation, Outcome, Turn};
-use crate::tasks::{current, linked};
+use crate::tasks::{current, future, linked};
 
 pub(super) struct AsCompleted {
     /// What it was made for, until it begins.
@@ -103,7 +103,8 @@ fn begin(py: Python<'_>, this: &Ref<AsCompleted>) -> RawResult<()> {
     check(py, &fs)?;
     let queue = call::call0(py, &imports::raw(py, imports::queue(py))?)?;
     this.done.set(Some(queue));
-    let event_loop = ensure_future::current_loop(py)?;
+    // As asyncio: whether one is made without a running loop is the policy's decision.
+    let event_loop = to_raw(py, future::loop_or_current(py, None))?;
     if compat::CALL_GRAPH {
         let current = current_task(py)?;
         this.task.set((!current.is_none()).then_some(current));

@@ -29,7 +29,7 @@ pub(super) fn running_loop(py: Python<'_>) -> RawResult<Option<LoopRef>> {
 }
 
 /// The loop that runs; without one, the current loop, made on demand.
-pub(super) fn current_loop(py: Python<'_>) -> RawResult<Obj> {
+fn current_loop(py: Python<'_>) -> RawResult<Obj> {
     let running = wait::running_loop(py)?;
     if !running.is_none() {
         return Ok(running);
