@@ -907,3 +907,44 @@ def test_signals_reach_a_loop_that_waits_without_any_timer(program):
             loop.close()
     """)
     assert done.returncode == 7, done.stderr
+
+
+def test_a_handler_that_is_added_in_one_run_and_removed_in_the_next_leaves_no_descriptor_behind(loop, run):
+    """`aiohttp.web.run_app` does so: the number of a closed socket would stay with the interpreter."""
+
+    async def add():
+        loop.add_signal_handler(signal.SIGUSR1, int)
+
+    async def remove():
+        loop.remove_signal_handler(signal.SIGUSR1)
+
+    run(add())
+    run(remove())
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+@pytest.mark.hayase_only("asyncio asks for a wake-up only where there is a handler, and fails there")
+def test_a_descriptor_that_somebody_closed_and_left_behind_harms_no_loop(loop, run):
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    signal.set_wakeup_fd(ours.fileno(), warn_on_full_buffer=False)
+    ours.close()
+    theirs.close()
+    for _ in range(2):
+        assert run(asyncio.sleep(0, "fine")) == "fine"
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_a_descriptor_that_a_program_sets_while_the_loop_runs_stays(loop, run):
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+
+    async def main():
+        signal.set_wakeup_fd(ours.fileno(), warn_on_full_buffer=False)
+
+    with ours, theirs:
+        try:
+            run(main())
+        finally:
+            left = signal.set_wakeup_fd(-1)
+        assert left == ours.fileno()

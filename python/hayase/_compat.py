@@ -118,6 +118,8 @@ def resemble_methods(ours: type, theirs: type) -> None:
             continue
         if inspect.iscoroutinefunction(getattr(theirs, name, None)):
             marked: Any = _core.method(method)
+            # `unittest.mock.create_autospec` believes only what has code that its methods are coroutine functions.
+            marked.__code__ = getattr(theirs, name).__code__
             mark_coroutine_function(marked)
             setattr(ours, name, marked)
 

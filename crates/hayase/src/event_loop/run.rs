@@ -38,11 +38,11 @@ pub(super) fn run_forever(this: &Bound<'_, Loop>) -> PyResult<()> {
     let hooks_before = sys.call_method0("get_asyncgen_hooks")?;
     scheduler.running_thread.set(debug::thread_id(py)?);
     let outcome = no_panic(py, || {
-        let wakeup = start(this)?;
+        let listening = start(this)?;
         let object = Obj::from_any(this.as_any());
         // A loop that stays "running" after a bug of ours could never be closed.
         let ran = no_panic(py, || to_py(py, turn::run_turns(py, &object, event_loop)));
-        let stopped = signals::stop_listening(this, wakeup);
+        let stopped = signals::stop_listening(this, listening);
         ran.and(stopped)
     });
     // All of it happens, whatever failed; the first error is the one to raise.
@@ -59,7 +59,7 @@ fn put_back(py: Python<'_>, step: impl Fn() -> PyResult<()>) -> PyResult<()> {
     no_panic(py, &step).or_else(|_| no_panic(py, &step))
 }
 
-fn start(this: &Bound<'_, Loop>) -> PyResult<signals::WakeupFd> {
+fn start(this: &Bound<'_, Loop>) -> PyResult<signals::Listening> {
     let py = this.py();
     debug::track_origins(py, this.get(), this.get().runtime.scheduler.debug.get())?;
     let hooks = (this.getattr("_asyncgen_firstiter_hook")?, this.getattr("_asyncgen_finalizer_hook")?);

@@ -63,12 +63,12 @@ impl Signals {
     }
 }
 
-/// What `run_forever` must put back.
-pub(super) struct WakeupFd(Option<RawFd>);
+/// Whether the interpreter wakes the loop that runs.
+pub(super) struct Listening(bool);
 
 /// Makes the interpreter wake this loop for signals. Outside the main thread Python allows none, and needs none: the
 /// interpreter handles signals in the main thread alone.
-pub(super) fn listen(this: &Bound<'_, Loop>) -> PyResult<WakeupFd> {
+pub(super) fn listen(this: &Bound<'_, Loop>) -> PyResult<Listening> {
     let py = this.py();
     let signals = &this.get().signals;
     let signal = py.import("signal")?;
@@ -76,7 +76,7 @@ pub(super) fn listen(this: &Bound<'_, Loop>) -> PyResult<WakeupFd> {
     let in_main_thread = threading.call_method0("current_thread")?.is(&threading.call_method0("main_thread")?);
     this.get().runs_in_main_thread.set(in_main_thread);
     if !in_main_thread {
-        return Ok(WakeupFd(None));
+        return Ok(Listening(false));
     }
     make_pair(this)?;
     WAKEUP_FD.store(signals.writer_fd.get(), Ordering::Relaxed);
@@ -85,26 +85,52 @@ pub(super) fn listen(this: &Bound<'_, Loop>) -> PyResult<WakeupFd> {
     let before = signal.call_method("set_wakeup_fd", (signals.writer_fd.get(),), Some(&keywords));
     match before.and_then(|before| before.extract::<RawFd>()) {
         // Somebody else's descriptor: it is theirs to read; a sleeping loop is still interrupted by the signal itself.
-        Ok(before) if before >= 0 && before != signals.writer_fd.get() => {
-            signal.call_method1("set_wakeup_fd", (before,))?;
-            Ok(WakeupFd(None))
+        // (A number that our reader has by now was theirs before they closed it.)
+        Ok(before) if before >= 0 && before != signals.writer_fd.get() && before != signals.reader_fd.get() => {
+            match signal.call_method1("set_wakeup_fd", (before,)) {
+                Ok(_) => Ok(Listening(false)),
+                // They closed it and left its number behind: nobody reads there.
+                Err(err) if is_refused(py, &err) => Ok(Listening(true)),
+                Err(err) => Err(err),
+            }
         }
-        Ok(before) => Ok(WakeupFd(Some(before))),
+        Ok(_) => Ok(Listening(true)),
         // A sub-interpreter: no signals here.
-        Err(err) if err.is_instance_of::<PyValueError>(py) => Ok(WakeupFd(None)),
+        Err(err) if err.is_instance_of::<PyValueError>(py) => Ok(Listening(false)),
         Err(err) => Err(err),
     }
 }
 
-pub(super) fn stop_listening(this: &Bound<'_, Loop>, before: WakeupFd) -> PyResult<()> {
+pub(super) fn stop_listening(this: &Bound<'_, Loop>, listening: Listening) -> PyResult<()> {
     let py = this.py();
     // While a handler is installed the descriptor stays, as asyncio's does.
-    if let WakeupFd(Some(before)) = before
-        && this.get().signals.handlers.with(py, |handlers| handlers.is_empty())
-    {
-        py.import("signal")?.call_method1("set_wakeup_fd", (before,))?;
+    if listening.0 && this.get().signals.handlers.with(py, |handlers| handlers.is_empty()) {
+        withdraw(py, this.get())?;
     }
     Ok(())
+}
+
+/// The interpreter wakes this loop no longer. What a program has put there instead stays.
+fn withdraw(py: Python<'_>, event_loop: &Loop) -> PyResult<()> {
+    let signal = py.import("signal")?;
+    let current = match signal.call_method1("set_wakeup_fd", (-1,)) {
+        Ok(current) => current.extract::<RawFd>()?,
+        // Another thread, or a sub-interpreter: it was never put there.
+        Err(err) if err.is_instance_of::<PyValueError>(py) => return Ok(()),
+        Err(err) => return Err(err),
+    };
+    if current >= 0 && current != event_loop.signals.writer_fd.get() {
+        match signal.call_method1("set_wakeup_fd", (current,)) {
+            Err(err) if !is_refused(py, &err) => return Err(err),
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Whether a descriptor cannot wake anybody: it is closed, or became something else.
+fn is_refused(py: Python<'_>, err: &PyErr) -> bool {
+    err.is_instance_of::<PyValueError>(py) || err.is_instance_of::<PyOSError>(py)
 }
 
 /// In the child, after a fork.
@@ -184,7 +210,7 @@ pub(super) fn add(
     make_pair(this)?;
     let signal = py.import("signal")?;
     let refused = |err: PyErr| -> PyErr {
-        if err.is_instance_of::<PyValueError>(py) || err.is_instance_of::<PyOSError>(py) {
+        if is_refused(py, &err) {
             PyRuntimeError::new_err(err.value(py).to_string())
         } else {
             err
@@ -279,6 +305,7 @@ pub(super) fn close(this: &Bound<'_, Loop>) -> PyResult<()> {
     }
     if WAKEUP_FD.load(Ordering::Relaxed) == event_loop.signals.writer_fd.get() {
         WAKEUP_FD.store(-1, Ordering::Relaxed);
+        withdraw(py, event_loop)?;
     }
     for socket in [event_loop.signals.reader.take(), event_loop.signals.writer.take()].into_iter().flatten() {
         socket.borrow(py).call_method0("close")?;
