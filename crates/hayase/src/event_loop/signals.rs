@@ -210,11 +210,7 @@ pub(super) fn add(
     make_pair(this)?;
     let signal = py.import("signal")?;
     let refused = |err: PyErr| -> PyErr {
-        if is_refused(py, &err) {
-            PyRuntimeError::new_err(err.value(py).to_string())
-        } else {
-            err
-        }
+        if is_refused(py, &err) { PyRuntimeError::new_err(err.value(py).to_string()) } else { err }
     };
     signal.call_method1("set_wakeup_fd", (event_loop.signals.writer_fd.get(),)).map_err(refused)?;
     WAKEUP_FD.store(event_loop.signals.writer_fd.get(), Ordering::Relaxed);

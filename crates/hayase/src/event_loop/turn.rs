@@ -189,10 +189,6 @@ fn run_batch(py: Python<'_>, this: &Obj, event_loop: &Loop) -> RawResult<()> {
 #[inline]
 pub(super) fn run_entry(py: Python<'_>, this: &Obj, event_loop: &Loop, entry: Ready) -> RawResult<()> {
     let scheduler = &event_loop.runtime.scheduler;
-    let alone = || {
-        scheduler.standing.leave(py);
-        current::leave_last(py, scheduler, this)
-    };
     match entry {
         Ready::Handle(handle) => {
             if !handle::only_sets_result(&handle) {
@@ -202,25 +198,27 @@ pub(super) fn run_entry(py: Python<'_>, this: &Obj, event_loop: &Loop, entry: Re
         }
         Ready::Step(task) => step::step(py, &scheduler.standing, &task),
         Ready::Wakeup { task, future } => step::wakeup(py, &scheduler.standing, &task, &future),
-        Ready::Linked { outer, inner } => {
-            alone()?;
-            match linked::inner_is_done(py, &outer, &inner) {
-                Ok(()) => Ok(()),
-                Err(raised) => report_linked(py, this, event_loop, &outer, &inner, raised),
-            }
-        }
+        entry => run_alone(py, this, event_loop, entry),
+    }
+}
+
+/// What runs neither in a context of its own nor as a task. Not inlined: the loop around it is to stay small for the others.
+#[inline(never)]
+fn run_alone(py: Python<'_>, this: &Obj, event_loop: &Loop, entry: Ready) -> RawResult<()> {
+    let scheduler = &event_loop.runtime.scheduler;
+    scheduler.standing.leave(py);
+    current::leave_last(py, scheduler, this)?;
+    match entry {
+        Ready::Linked { outer, inner } => match linked::inner_is_done(py, &outer, &inner) {
+            Ok(()) => Ok(()),
+            Err(raised) => report_linked(py, this, event_loop, &outer, &inner, raised),
+        },
         Ready::DoneCallback { callback, future, context } => {
-            alone()?;
             run_done_callback(py, this, event_loop, &callback, &future, context)
         }
-        Ready::Io { token, readable, writable } => {
-            alone()?;
-            dispatch::ready(py, event_loop, token, readable, writable)
-        }
-        Ready::Native { object, work } => {
-            alone()?;
-            dispatch::native(py, &object, work)
-        }
+        Ready::Io { token, readable, writable } => dispatch::ready(py, event_loop, token, readable, writable),
+        Ready::Native { object, work } => dispatch::native(py, &object, work),
+        Ready::Handle(_) | Ready::Step(_) | Ready::Wakeup { .. } => unreachable!("run by run_entry"),
     }
 }
 
