@@ -98,7 +98,7 @@ def test_errors_of_concurrent_futures_become_those_of_asyncio(loop, run):
 
 
 @pytest.mark.skipif(
-    sys.version_info < (3, 12), reason="before 3.12 such a future is never done, and asyncio reports it"
+    sys.version_info < (3, 13), reason="before 3.13 such a future is never done, and asyncio reports it"
 )
 def test_stop_iteration_of_a_call_becomes_a_runtime_error(loop, run):
     async def main():
