@@ -322,3 +322,6 @@ pub(crate) const GATHER_TAKES_DONE_CHILDREN_AT_ONCE: bool = cfg!(Py_3_12);
 
 /// An exception of a future whose shield was cancelled is reported when it comes, not taken for seen.
 pub(crate) const SHIELD_REPORTS_LOST_EXCEPTIONS: bool = cfg!(Py_3_14);
+
+/// The dictionary of an instance is made with it, not when it is first wanted.
+pub(crate) const DICT_IS_MADE_WITH_THE_INSTANCE: bool = cfg!(not(Py_3_12));

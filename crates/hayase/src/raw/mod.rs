@@ -15,6 +15,7 @@ pub(crate) mod bound_function;
 pub(crate) mod bytes;
 pub(crate) mod call;
 pub(crate) mod cell;
+pub(crate) mod collector;
 pub(crate) mod compat;
 pub(crate) mod context;
 pub(crate) mod coroutine;

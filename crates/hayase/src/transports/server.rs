@@ -26,6 +26,7 @@ use super::waiter;
 use crate::interop::{errors, imports, log};
 use crate::raw::call::{self, Name};
 use crate::raw::cell::{GilCell, GilValue, ObjCell};
+use crate::raw::collector;
 use crate::raw::compat;
 use crate::raw::context;
 use crate::raw::instance::Visitor;
@@ -193,7 +194,7 @@ impl Server {
 
 /// The server object; the loop closes it if nobody else does.
 pub(crate) fn make(py: Python<'_>, server: Server) -> PyResult<Bound<'_, Server>> {
-    let server = Bound::new(py, server)?;
+    let server = collector::instance_with_dict(py, server)?;
     let object = Obj::from_any(server.as_any());
     let membership = server.get().runtime.open.join(py, &object);
     server.get().membership.with(py, |place| *place = Some(membership));

@@ -28,6 +28,7 @@ use crate::interop::{errors, imports};
 use crate::raw::bytes::Bytes;
 use crate::raw::call::{self, Name};
 use crate::raw::cell::{BoxCell, GilCell, GilValue, ObjCell};
+use crate::raw::collector;
 use crate::raw::fastcall;
 use crate::raw::instance::Visitor;
 use crate::raw::kept_context::KeptContext;
@@ -140,7 +141,7 @@ pub(crate) fn make<'py>(
     crate::raw::to_py(py, runtime.scheduler.check_open(py))?;
     super::refuse_used(py, runtime, parts.fd)?;
     let receiver = Receiver::of(parts.protocol)?;
-    let transport = Bound::new(
+    let transport = collector::instance_with_dict(
         py,
         StreamTransport {
             runtime: runtime.clone(),

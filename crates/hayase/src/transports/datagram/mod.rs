@@ -31,6 +31,7 @@ use super::{CONNECTION_LOST, CONNECTION_MADE, address, marks, waiter};
 use crate::interop::{errors, imports};
 use crate::raw::call::{self, Name};
 use crate::raw::cell::{GilCell, GilValue, ObjCell};
+use crate::raw::collector;
 use crate::raw::instance::Visitor;
 use crate::raw::members::Membership;
 use crate::raw::obj::Obj;
@@ -119,7 +120,7 @@ pub(crate) fn make<'py>(
     let fd: RawFd = socket.call_method0("fileno")?.extract()?;
     super::refuse_used(py, runtime, fd)?;
     let names = Names::of_socket(socket)?;
-    let transport = Bound::new(
+    let transport = collector::instance_with_dict(
         py,
         DatagramTransport {
             runtime: runtime.clone(),

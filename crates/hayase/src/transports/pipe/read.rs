@@ -14,6 +14,7 @@ use crate::interop::{errors, imports};
 use crate::raw::bytes::{self, Bytes};
 use crate::raw::call::Name;
 use crate::raw::cell::GilValue;
+use crate::raw::collector;
 use crate::raw::instance::Visitor;
 use crate::raw::obj::Obj;
 use crate::raw::{RawResult, to_py, to_raw};
@@ -47,8 +48,10 @@ pub(crate) fn make<'py>(
 ) -> PyResult<Bound<'py, ReadPipeTransport>> {
     let refusal = "Pipe transport is for pipes/sockets only.";
     let (end, _) = End::new(py, runtime, parts, SlotKind::ReadPipe, refusal)?;
-    let transport =
-        Bound::new(py, ReadPipeTransport { end, paused: GilValue::new(false), large_reads: GilValue::new(false) })?;
+    let transport = collector::instance_with_dict(
+        py,
+        ReadPipeTransport { end, paused: GilValue::new(false), large_reads: GilValue::new(false) },
+    )?;
     transport.get().end.begin(transport.as_any());
     Ok(transport)
 }

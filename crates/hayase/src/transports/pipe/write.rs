@@ -23,6 +23,7 @@ use crate::interop::{errors, imports};
 use crate::raw::bytes::{self, Bytes};
 use crate::raw::call::Name;
 use crate::raw::cell::{GilCell, GilValue};
+use crate::raw::collector;
 use crate::raw::fastcall;
 use crate::raw::instance::Visitor;
 use crate::raw::obj::Obj;
@@ -60,7 +61,7 @@ pub(crate) fn make<'py>(
         flow: GilCell::new(FlowControl::new()),
         conn_lost: GilValue::new(0),
     };
-    let transport = Bound::new(py, transport)?;
+    let transport = collector::instance_with_dict(py, transport)?;
     transport.get().end.begin(transport.as_any());
     Ok(transport)
 }

@@ -21,6 +21,7 @@ use crate::interop::{imports, log};
 use crate::raw::bytes::{self, Bytes};
 use crate::raw::call::{self, Name};
 use crate::raw::cell::{GilCell, GilValue, ObjCell};
+use crate::raw::collector;
 use crate::raw::instance::Visitor;
 use crate::raw::obj::Obj;
 use crate::raw::{Raised, RawResult, to_py, to_raw};
@@ -146,7 +147,7 @@ pub(crate) fn make<'py>(
         Some(_) | None => default_context(py, parts.server_side, hostname.is_some())?,
     };
     let engine = Engine::new(&context, parts.server_side, hostname)?;
-    let layer = Bound::new(
+    let layer = collector::instance_with_dict(
         py,
         TlsProtocol {
             runtime: runtime.clone(),
@@ -181,7 +182,7 @@ pub(crate) fn make<'py>(
             buffer: ObjCell::empty(),
         },
     )?;
-    let transport = Bound::new(py, TlsTransport::new(&layer))?;
+    let transport = collector::instance_with_dict(py, TlsTransport::new(&layer))?;
     layer.get().app_transport.set(Some(Obj::from_bound(transport)));
     Ok(layer)
 }
