@@ -1452,6 +1452,30 @@ def test_debug_mode_refuses_a_coroutine_for_the_executor(same_as_asyncio):
     assert same_as_asyncio(story).error[0] is TypeError
 
 
+@pytest.mark.parametrize("threshold", [1, 2, 3, 5, 8])
+def test_loops_and_connections_can_be_made_while_the_collector_runs_all_the_time(loop_factory, threshold):
+    """3.11 makes the dictionary of an object before the object is complete, and may collect just then."""
+
+    async def connect():
+        loop = asyncio.get_running_loop()
+        for _ in range(10):
+            ours, theirs = socket.socketpair()
+            transport, _ = await loop.create_connection(asyncio.Protocol, sock=ours)
+            transport.abort()
+            theirs.close()
+            await asyncio.sleep(0)
+
+    before = gc.get_threshold()
+    gc.set_threshold(threshold)
+    try:
+        for _ in range(20):
+            loop = loop_factory()
+            loop.run_until_complete(connect())
+            loop.close()
+    finally:
+        gc.set_threshold(*before)
+
+
 # Names ---------------------------------------------------------------------------------------------------------------
 
 

@@ -687,6 +687,9 @@ impl Loop {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if !self.is_made.get() {
+            return Ok(());
+        }
         Visitor::traverse(&visit, |visitor| {
             self.runtime.visit(visitor);
             self.signals.visit(visitor);

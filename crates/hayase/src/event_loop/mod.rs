@@ -67,6 +67,8 @@ pub(crate) struct Loop {
     /// Registrations that were taken to stand without asking the kernel: `watchers.rs`.
     doubts: GilCell<Vec<Token>>,
     overrides: Overrides,
+    /// The fields are written. Memory for a loop comes zeroed, and 3.11 may collect before they are (`raw/collector.rs`).
+    is_made: GilValue<bool>,
 }
 
 /// Methods that a subclass brings itself, and which are then called.
@@ -109,6 +111,7 @@ impl Loop {
             immediate: GilValue::new(sockets::Immediate::NONE),
             doubts: GilCell::new(Vec::new()),
             overrides,
+            is_made: GilValue::new(true),
         })
     }
 
