@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import compare
+from benchmarks import chart, compare
 from benchmarks.case import Case, Client, Idle, Served
 from benchmarks.cases import CASES
 from benchmarks.contenders import CONTENDERS, OURS
@@ -28,8 +28,9 @@ QUICK_WARMUP_SECONDS = 0.05
 
 
 def main(arguments: Sequence[str]) -> int:
-    if arguments and arguments[0] == "compare":
-        return compare.main(arguments[1:])
+    for name, command in (("compare", compare.main), ("chart", chart.main)):
+        if arguments and arguments[0] == name:
+            return command(arguments[1:])
     options = _parse(arguments)
     cases = [case for case in CASES if options.only is None or options.only.search(case.name)]
     if options.list:
@@ -81,7 +82,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Event loops side by side, CPU time per operation first. benchmarks/README.md says how to read it.",
-        epilog="python -m benchmarks compare OLD.json NEW.json shows two result files side by side.",
+        epilog="python -m benchmarks compare OLD.json NEW.json shows two result files side by side;"
+        " python -m benchmarks chart RESULT.json --output FILE.svg draws one.",
     )
     parser.add_argument("--only", metavar="REGEX", type=_pattern, help="the cases whose name it is found in")
     parser.add_argument("--loops", metavar="A,B,C", type=_loops, default=CONTENDERS, help=",".join(CONTENDERS))

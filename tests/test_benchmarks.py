@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import re
 import socket
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from benchmarks import compare, report
+from benchmarks import chart, compare, report
 from benchmarks.case import Client, Held, Served, Timed
 from benchmarks.cases import CASES
 from benchmarks.goals import ABSOLUTE_GOALS, RATIO_GOALS
@@ -141,6 +146,32 @@ def test_two_files_are_compared_case_by_case() -> None:
     new = document(results={"uvloop": shown(40), "hayase": shown(20)})
     assert "| connect | 20 → 40 (2.00) | 20 → 20 (1.00) |" in compare.to_markdown(old, new, None, None)
     assert "| connect | 1 → 0.5 (0.50) |" in compare.to_markdown(old, new, None, "uvloop")
+
+
+def test_a_chart_has_the_ratios_to_the_reference() -> None:
+    shows = document(results={"uvloop": shown(20), "hayase": shown(5), "rloop": Result([], "it hung")})
+    assert chart.ratios(shows) == {"connect": {"uvloop": 1, "hayase": 0.25}}
+    assert chart.ratios(shows, re.compile("tls")) == {}
+
+
+def test_without_the_reference_there_is_nothing_to_draw(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = tmp_path / "result.json"
+    result.write_text(json.dumps(document(results={"hayase": shown(5), "asyncio": shown(9)})))
+    assert chart.main([str(result), "--output", str(tmp_path / "chart.svg")]) == 2
+    assert "no case of" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 15), reason="matplotlib has no wheels for it yet")
+def test_the_same_figures_make_the_same_chart(tmp_path: Path) -> None:
+    result = tmp_path / "result.json"
+    result.write_text(json.dumps(document(results={"uvloop": shown(20), "hayase": shown(5), "epoll": shown(4)})))
+    pictures = [tmp_path / "one.svg", tmp_path / "two.svg"]
+    for picture in pictures:
+        # In a process of its own: numpy starts threads when it is imported.
+        subprocess.run([sys.executable, "-m", "benchmarks", "chart", str(result), "--output", str(picture)], check=True)
+    assert pictures[0].read_bytes() == pictures[1].read_bytes()
+    assert ">connect<" in pictures[0].read_text()
+    assert ">0.25<" in pictures[0].read_text()
 
 
 def test_the_cpu_clock_of_a_process_read_from_outside_is_its_own() -> None:
