@@ -27,6 +27,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -46,6 +47,14 @@ class LoopFactory:
     @property
     def is_hayase(self) -> bool:
         return self.side == "hayase"
+
+    @property
+    def module(self) -> ModuleType:
+        if self.is_hayase:
+            import hayase
+
+            return hayase
+        return asyncio
 
     @property
     def loop_class(self) -> type[asyncio.AbstractEventLoop]:
@@ -153,6 +162,12 @@ def loop(loop_factory: LoopFactory) -> Iterator[asyncio.AbstractEventLoop]:
 def run(loop: asyncio.AbstractEventLoop) -> Callable[[Any], Any]:
     """Run a coroutine on the test's loop and return its result."""
     return loop.run_until_complete
+
+
+@pytest.fixture
+def aio(loop_factory: LoopFactory) -> ModuleType:
+    """The namespace under test."""
+    return loop_factory.module
 
 
 @pytest.fixture

@@ -11,23 +11,9 @@ import weakref
 
 import pytest
 from conftest import LoopFactory
+from coroutines import settle
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-
-@pytest.fixture
-def aio(loop_factory):
-    """The namespace under test."""
-    if not loop_factory.is_hayase:
-        return asyncio
-    import hayase
-
-    return hayase
-
-
-async def settle():
-    for _ in range(12):
-        await asyncio.sleep(0)
 
 
 def state(barrier):

@@ -18,13 +18,9 @@ import pytest
 
 
 @pytest.fixture(params=["sock_recv", "sock_accept", "wait"])
-def make(request, loop, loop_factory):
+def make(request, loop, aio):
     """Makes a coroutine that will wait for ever; the part of its name behind the class."""
     if request.param == "wait":
-        if loop_factory.is_hayase:
-            import hayase as aio
-        else:
-            aio = asyncio
         event = aio.Event()
         yield event.wait, "wait"
         return

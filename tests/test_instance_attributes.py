@@ -16,17 +16,6 @@ import pytest
 from recording import Recording, connected
 from tls_peer import client_context, tls_connected
 
-
-@pytest.fixture
-def aio(loop_factory):
-    """The module of one side."""
-    if not loop_factory.is_hayase:
-        return asyncio
-    import hayase
-
-    return hayase
-
-
 # Which objects have what ---------------------------------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ import weakref
 
 import pytest
 from conftest import LoopFactory
+from coroutines import settle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,25 +24,10 @@ since_3_13 = pytest.mark.skipif(
 )
 
 
-@pytest.fixture
-def aio(loop_factory):
-    """The namespace under test."""
-    if not loop_factory.is_hayase:
-        return asyncio
-    import hayase
-
-    return hayase
-
-
 @pytest.fixture(params=["Lock", "Semaphore"])
 def make(request, aio):
     """What is acquired and released."""
     return getattr(aio, request.param)
-
-
-async def settle():
-    for _ in range(5):
-        await asyncio.sleep(0)
 
 
 # Free ----------------------------------------------------------------------------------------------------------------

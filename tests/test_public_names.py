@@ -156,43 +156,27 @@ def test_a_name_that_asyncio_has_not_either_is_missed_by_hayases_name():
         hayase.nonsense  # noqa: B018
 
 
-# Functions -----------------------------------------------------------------------------------------------------------
+# Functions and classes -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_a_function_has_asyncios_parameters(name):
+@pytest.mark.parametrize("name", [*FUNCTIONS, *CLASSES])
+def test_a_function_or_class_has_asyncios_parameters(name):
     theirs = parameters(get(asyncio, name))
     newer = NEWER_PARAMETERS.get(name, set()) - {parameter for parameter, _, _ in theirs}
     assert [parameter for parameter in parameters(get(hayase, name)) if parameter[0] not in newer] == theirs
 
 
+@pytest.mark.parametrize("name", [*FUNCTIONS, *CLASSES])
+def test_a_function_or_class_is_named_documented_and_pickled(name):
+    ours = get(hayase, name)
+    assert ours.__name__ == ours.__qualname__ == name
+    assert ours.__doc__
+    assert pickle.loads(pickle.dumps(ours)) is ours
+
+
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_function_is_a_coroutine_function_if_asyncios_is(name):
     assert is_coroutine_function(get(hayase, name)) == is_coroutine_function(get(asyncio, name))
-
-
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_a_function_is_named_documented_and_pickled(name):
-    ours = get(hayase, name)
-    assert ours.__name__ == ours.__qualname__ == name
-    assert ours.__doc__
-    assert pickle.loads(pickle.dumps(ours)) is ours
-
-
-# Classes -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", CLASSES)
-def test_a_class_is_made_with_asyncios_parameters(name):
-    assert parameters(get(hayase, name)) == parameters(get(asyncio, name))
-
-
-@pytest.mark.parametrize("name", CLASSES)
-def test_a_class_is_named_documented_and_pickled(name):
-    ours = get(hayase, name)
-    assert ours.__name__ == ours.__qualname__ == name
-    assert ours.__doc__
-    assert pickle.loads(pickle.dumps(ours)) is ours
 
 
 @pytest.mark.parametrize("name", CLASSES)

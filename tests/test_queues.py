@@ -13,25 +13,11 @@ import weakref
 
 import pytest
 from conftest import LoopFactory
+from coroutines import settle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 since_3_13 = pytest.mark.skipif(sys.version_info < (3, 13), reason="asyncio's queues can be shut down since 3.13")
-
-
-@pytest.fixture
-def aio(loop_factory):
-    """The namespace under test."""
-    if not loop_factory.is_hayase:
-        return asyncio
-    import hayase
-
-    return hayase
-
-
-async def settle():
-    for _ in range(5):
-        await asyncio.sleep(0)
 
 
 def test_items_come_out_in_the_order_of_the_class(run, aio):

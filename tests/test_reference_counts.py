@@ -24,16 +24,6 @@ TELLINGS = 10
 LEFT_AT_MOST = TELLINGS // 2
 
 
-@pytest.fixture
-def aio(loop_factory):
-    """The module of one side."""
-    if not loop_factory.is_hayase:
-        return asyncio
-    import hayase
-
-    return hayase
-
-
 @pytest.fixture(scope="module")
 def contexts():
     """For all tellings: a context keeps its sessions."""
@@ -112,18 +102,32 @@ async def handles(aio, _contexts):
     await aio.sleep(0.001)
 
 
-async def streams(aio, _contexts):
-    async def serve(reader, writer):
-        while line := await reader.readline():
-            writer.write(line)
-            await writer.drain()
+@contextlib.asynccontextmanager
+async def conversation(aio, serve):
+    """The client's streams of a connection to a server; at the end, both sides close it and wait until it is closed."""
+
+    async def serve_and_close(reader, writer):
+        await serve(reader, writer)
         writer.close()
         await writer.wait_closed()
         served.set_result(None)
 
     served = asyncio.get_running_loop().create_future()
-    async with await aio.start_server(serve, "127.0.0.1", 0) as server:
+    async with await aio.start_server(serve_and_close, "127.0.0.1", 0) as server:
         reader, writer = await aio.open_connection(*server.sockets[0].getsockname())
+        yield reader, writer
+        writer.close()
+        await writer.wait_closed()
+        await served
+
+
+async def streams(aio, _contexts):
+    async def serve(reader, writer):
+        while line := await reader.readline():
+            writer.write(line)
+            await writer.drain()
+
+    async with conversation(aio, serve) as (reader, writer):
         writer.write(b"abc\n" * 5)
         await reader.readline()
         await reader.readexactly(4)
@@ -132,9 +136,6 @@ async def streams(aio, _contexts):
         with contextlib.suppress(TimeoutError):
             await aio.wait_for(reader.readexactly(1000), 0.001)
         bytes(reader._buffer)
-        writer.close()
-        await writer.wait_closed()
-        await served
 
 
 async def transports(_aio, _contexts):
@@ -260,21 +261,13 @@ async def an_upgrade(aio, contexts):
         writer.write(b"go ahead\n")
         await writer.start_tls(contexts[0])
         writer.write(await reader.readline())
-        writer.close()
-        await writer.wait_closed()
-        served.set_result(None)
 
-    served = asyncio.get_running_loop().create_future()
-    async with await aio.start_server(serve, "127.0.0.1", 0) as server:
-        reader, writer = await aio.open_connection(*server.sockets[0].getsockname())
+    async with conversation(aio, serve) as (reader, writer):
         writer.write(b"plain\n")
         await reader.readline()
         await writer.start_tls(contexts[1], server_hostname="localhost")
         writer.write(b"secret\n")
         await reader.readline()
-        writer.close()
-        await writer.wait_closed()
-        await served
 
 
 async def datagrams(_aio, _contexts):

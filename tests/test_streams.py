@@ -18,13 +18,9 @@ since_3_13 = pytest.mark.skipif(sys.version_info < (3, 13), reason="tuples of se
 
 
 @pytest.fixture
-def streams(loop_factory):
+def streams(aio):
     """The module of one side."""
-    if loop_factory.is_hayase:
-        import hayase.streams
-
-        return hayase.streams
-    return asyncio.streams
+    return aio.streams
 
 
 @pytest.fixture

@@ -987,13 +987,9 @@ def test_killing_and_ending_at_the_same_time_gives_one_of_the_two(run):
 
 
 @pytest.fixture
-def subprocess_module(loop_factory):
+def subprocess_module(aio):
     """`asyncio.subprocess`, and hayase's twin of it."""
-    if not loop_factory.is_hayase:
-        return asyncio.subprocess
-    import hayase.subprocess
-
-    return hayase.subprocess
+    return aio.subprocess
 
 
 def test_the_pipes_of_a_process_are_streams(run, subprocess_module):

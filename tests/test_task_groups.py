@@ -11,6 +11,7 @@ import warnings
 import weakref
 
 import pytest
+from coroutines import forever, settle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,16 +19,6 @@ since_3_12 = pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks 
 since_3_13 = pytest.mark.skipif(sys.version_info < (3, 13), reason="the rules of 3.13")
 since_3_14 = pytest.mark.skipif(sys.version_info < (3, 14), reason="the rules of 3.14")
 since_3_15 = pytest.mark.skipif(sys.version_info < (3, 15), reason="cancel() came with 3.15")
-
-
-@pytest.fixture
-def aio(loop_factory):
-    """The namespace under test."""
-    if not loop_factory.is_hayase:
-        return asyncio
-    import hayase
-
-    return hayase
 
 
 async def answer(value=42):
@@ -38,15 +29,6 @@ async def answer(value=42):
 async def fail(error):
     await asyncio.sleep(0)
     raise error
-
-
-async def forever():
-    await asyncio.get_running_loop().create_future()
-
-
-async def settle():
-    for _ in range(6):
-        await asyncio.sleep(0)
 
 
 def closed(coroutine):

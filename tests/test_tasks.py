@@ -17,6 +17,7 @@ import types
 import weakref
 
 import pytest
+from coroutines import forever
 
 since_3_12 = pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with 3.12")
 since_3_14 = pytest.mark.skipif(sys.version_info < (3, 14), reason="create_task passes every keyword on since 3.14")
@@ -24,10 +25,6 @@ since_3_14 = pytest.mark.skipif(sys.version_info < (3, 14), reason="create_task 
 
 async def answer(value=42):
     return value
-
-
-async def forever():
-    await asyncio.get_running_loop().create_future()
 
 
 async def fails(error):

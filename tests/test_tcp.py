@@ -236,7 +236,7 @@ def test_other_buffers_are_taken_as_asyncio_takes_them(same_as_asyncio):
     same_as_asyncio(story)
 
 
-@pytest.mark.parametrize("wrong", ["text", 1, None, [b"a"], object()], ids=repr)
+@pytest.mark.parametrize("wrong", ["text", 1, None, [b"a"], object()], ids=["str", "int", "None", "list", "object"])
 def test_what_is_no_buffer_is_refused(same_as_asyncio, wrong):
     def story(loop):
         async def main():

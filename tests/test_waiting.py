@@ -15,21 +15,12 @@ from unittest import mock
 
 import pytest
 from conftest import LoopFactory
+from coroutines import forever, settle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 since_3_12 = pytest.mark.skipif(sys.version_info < (3, 12), reason="wait_for makes a task before 3.12")
 since_3_13 = pytest.mark.skipif(sys.version_info < (3, 13), reason="asked for since 3.13")
-
-
-@pytest.fixture
-def aio(loop_factory):
-    """The namespace under test."""
-    if not loop_factory.is_hayase:
-        return asyncio
-    import hayase
-
-    return hayase
 
 
 async def answer(value=42):
@@ -38,15 +29,6 @@ async def answer(value=42):
 
 async def fail(error):
     raise error
-
-
-async def forever():
-    await asyncio.get_running_loop().create_future()
-
-
-async def settle():
-    for _ in range(6):
-        await asyncio.sleep(0)
 
 
 # sleep ---------------------------------------------------------------------------------------------------------------

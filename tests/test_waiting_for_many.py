@@ -12,6 +12,7 @@ import weakref
 
 import pytest
 from conftest import LoopFactory
+from coroutines import forever, settle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,16 +20,6 @@ since_3_13 = pytest.mark.skipif(sys.version_info < (3, 13), reason="asynchronous
 since_3_14 = pytest.mark.skipif(sys.version_info < (3, 14), reason="the call graph came with 3.14")
 
 WHEN = [asyncio.ALL_COMPLETED, asyncio.FIRST_COMPLETED, asyncio.FIRST_EXCEPTION]
-
-
-@pytest.fixture
-def aio(loop_factory):
-    """The namespace under test."""
-    if not loop_factory.is_hayase:
-        return asyncio
-    import hayase
-
-    return hayase
 
 
 async def answer(value=42, turns=0):
@@ -41,15 +32,6 @@ async def fail(error, turns=0):
     for _ in range(turns):
         await asyncio.sleep(0)
     raise error
-
-
-async def forever():
-    await asyncio.get_running_loop().create_future()
-
-
-async def settle():
-    for _ in range(6):
-        await asyncio.sleep(0)
 
 
 def callbacks(future):
