@@ -22,7 +22,7 @@ MARKS = {
     "rsloop": ("v", "#6aa84f"),
     "zuvloop": ("D", "#a64d79"),
     OURS: ("o", "#e8590c"),
-    NATIVE: ("_", "#000000"),
+    NATIVE: ("|", "#000000"),
 }
 """Shape and colour: either is enough to tell two loops apart. The reference is the line at 1."""
 

@@ -488,7 +488,7 @@ def test_a_sub_interpreter_is_refused_and_the_main_one_goes_on(program, kind, fi
     ended_well(done, "ImportError True\ngoes on\n")
 
 
-# Free-threaded builds ------------------------------------------------------------------------------------------------
+# What it does not run on ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.hayase_only("asyncio works without the GIL; hayase refuses")
@@ -505,3 +505,22 @@ def test_a_free_threaded_build_is_refused_with_what_to_do(program):
         """
     )
     ended_well(done, "use the regular build False\n")
+
+
+@pytest.mark.hayase_only("asyncio has no extension module that could be missing")
+def test_a_package_without_its_extension_module_says_what_to_do(program, tmp_path):
+    done = program(
+        f"""
+        import hayase, pathlib, shutil
+        package = pathlib.Path(hayase.__file__).parent
+        shutil.copytree(package, {str(tmp_path / "hayase")!r}, ignore=shutil.ignore_patterns("*.so"))
+        for name in [name for name in sys.modules if name.startswith("hayase")]:
+            del sys.modules[name]
+        sys.path.insert(0, {str(tmp_path)!r})
+        try:
+            import hayase
+        except ImportError as error:
+            print(sys.implementation.cache_tag in str(error), "make develop" in str(error))
+        """
+    )
+    ended_well(done, "True True\n")

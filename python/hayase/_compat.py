@@ -5,6 +5,7 @@ that dropping a version is a change of this file alone. (The extension has the s
 """
 
 import asyncio
+import importlib.util
 import inspect
 import linecache
 import sys
@@ -22,6 +23,12 @@ if "t" in sys.abiflags:
     raise ImportError(
         "hayase needs the GIL, and this is a free-threaded build of Python: "
         f"use the regular build ({_name}, not {_name}t)"
+    )
+
+if importlib.util.find_spec("hayase._core") is None:
+    raise ImportError(
+        f"hayase is not built for this Python ({sys.implementation.cache_tag}): install it with this Python's pip; "
+        "in a clone, `make develop` builds it in place"
     )
 
 # What `asyncio.run` runs.
