@@ -74,6 +74,44 @@ def test_many_small_writes_arrive_whole_and_in_order(run, protocol):
     run(main())
 
 
+@pytest.mark.hayase_only("asyncio allocates 256 KiB for each read, whatever the allocator makes of it")
+def test_a_large_read_needs_no_new_memory_of_the_kernel(program):
+    outcome = program(
+        """
+        import resource
+
+        BLOCK = bytes(80 * 1024)
+        ours, theirs = socket.socketpair()
+
+        class Counting(asyncio.Protocol):
+            received = 0
+
+            def data_received(self, data):
+                self.received += len(data)
+
+        async def main():
+            transport, protocol = await asyncio.get_running_loop().create_connection(Counting, sock=ours)
+
+            async def read(count):
+                for _ in range(count):
+                    wanted = protocol.received + len(BLOCK)
+                    theirs.sendall(BLOCK)
+                    while protocol.received < wanted:
+                        await asyncio.sleep(0)
+
+            await read(10)
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            await read(100)
+            print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+            transport.close()
+
+        new_event_loop().run_until_complete(main())
+        """
+    )
+    assert outcome.returncode == 0, outcome.stderr
+    assert int(outcome.stdout) < 100  # pages: fewer than one a read
+
+
 def waiting(sock):
     """What lies in a socket's buffer, without waiting for more."""
     try:

@@ -16,6 +16,7 @@ pub(crate) mod suspendable;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::RawFd;
+use std::sync::Once;
 
 use driver::{BlockingPool, Driver, Interest, Time, Token};
 use pyo3::Python;
@@ -58,6 +59,7 @@ pub(crate) struct Runtime {
 
 impl Runtime {
     pub(crate) fn new(driver: Driver) -> Runtime {
+        keep_large_blocks();
         Runtime {
             scheduler: Scheduler::new(driver.waker()),
             driver,
@@ -199,4 +201,12 @@ impl Runtime {
         self.lookups.visit(visitor);
         self.corked.peek(|list| list.iter().for_each(|object| visitor.obj(object)));
     }
+}
+
+/// Has glibc keep freed blocks of the size of a large read for the next one. It gives blocks of 128 KiB and more back to the
+/// kernel, until it has once seen one freed that was not cut before; and a large read is cut to what arrived. Mapping
+/// one for each read quadruples the cost of echoing 100 KiB (93 against 23 µs).
+fn keep_large_blocks() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| drop(std::hint::black_box(Vec::<u8>::with_capacity(2 * NATIVE_SCRATCH_BYTES))));
 }
