@@ -1,4 +1,4 @@
-"""Protocols that record what a transport tells them, and two of them connected over loopback.
+"""Protocols that record what a transport tells them, two of them connected over loopback, and something to send.
 
 What must stay true: everything to wait for is a future here, so that no test has to sleep.
 """
@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections.abc import AsyncIterator, Callable
 from typing import Any
+
+import pytest
 
 
 class Record:
@@ -100,6 +103,13 @@ class BufferedRecording(Record, asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         assert 0 < nbytes <= len(self.buffer)
         self._arrived(memoryview(self.buffer)[:nbytes])
+
+
+BOTH_PROTOCOLS = pytest.mark.parametrize("protocol", [Recording, BufferedRecording], ids=["protocol", "buffered"])
+
+
+def payload(size: int, seed: int = 1) -> bytes:
+    return random.Random(seed).randbytes(size)
 
 
 @contextlib.asynccontextmanager

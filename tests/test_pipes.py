@@ -16,11 +16,7 @@ import tty
 import weakref
 
 import pytest
-from recording import Recording
-
-
-def payload(size, seed=1):
-    return random.Random(seed).randbytes(size)
+from recording import Recording, payload
 
 
 def opened(what, mode):

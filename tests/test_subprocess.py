@@ -8,7 +8,6 @@ import contextvars
 import errno
 import gc
 import os
-import random
 import resource
 import signal
 import subprocess
@@ -18,6 +17,7 @@ import warnings
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT
 
 import pytest
+from recording import payload
 
 before_3_14 = pytest.mark.skipif(sys.version_info >= (3, 14), reason="3.14 has no child watchers")
 
@@ -40,10 +40,6 @@ a_thread_of_asyncio_races_before_3_12 = asyncio_fails_before(
 send_signal_collects_before_3_13 = asyncio_fails_before(
     3, 13, because="asyncio's send_signal collects a child that has ended, and its watcher then reports 255"
 )
-
-
-def payload(size, seed=1):
-    return random.Random(seed).randbytes(size)
 
 
 def python(code):

@@ -11,16 +11,10 @@ import sys
 import time
 
 import pytest
-from recording import BufferedRecording, Recording, connected
-
-BOTH_PROTOCOLS = pytest.mark.parametrize("protocol", [Recording, BufferedRecording], ids=["protocol", "buffered"])
+from recording import BOTH_PROTOCOLS, BufferedRecording, Recording, connected, payload
 
 since_3_12 = pytest.mark.skipif(sys.version_info < (3, 12), reason="came with 3.12")
 since_3_13 = pytest.mark.skipif(sys.version_info < (3, 13), reason="came with 3.13")
-
-
-def payload(size, seed=1):
-    return random.Random(seed).randbytes(size)
 
 
 def free_port():

@@ -17,18 +17,13 @@ import weakref
 from pathlib import Path
 
 import pytest
-from recording import BufferedRecording, Recording, connected
+from recording import BOTH_PROTOCOLS, BufferedRecording, Recording, connected, payload
 from tls_peer import AUTHORITY, client_context, peer_of_client, peer_of_server, server_context, tls_connected
 
 # Everything here, with each of hayase's engines.
 pytestmark = pytest.mark.usefixtures("engine")
 
-BOTH_PROTOCOLS = pytest.mark.parametrize("protocol", [Recording, BufferedRecording], ids=["protocol", "buffered"])
 since_3_13 = pytest.mark.skipif(sys.version_info < (3, 13), reason="came with 3.13")
-
-
-def payload(size, seed=1):
-    return random.Random(seed).randbytes(size)
 
 
 # Moving bytes --------------------------------------------------------------------------------------------------------
