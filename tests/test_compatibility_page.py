@@ -95,7 +95,7 @@ def test_what_the_page_says_is_there_is_there_with_its_parameters(ours, line):
     assert is_there == (line.hayase == "yes")
     if (
         is_there and line.name != "create_task"
-    ):  # passes keywords on; tests/test_interface.py and test_tasks.py give each
+    ):  # passes keywords on; tests/test_interface.py and test_task_factories.py give each
         assert line.here() <= parameters(ours, line.name)
 
 
