@@ -180,6 +180,19 @@ def test_a_function_is_a_coroutine_function_if_asyncios_is(name):
 
 
 @pytest.mark.parametrize("name", CLASSES)
+def test_a_class_can_be_subclassed_with_others_and_with_slots(name):
+    """All of asyncio's can, also those that it calls final."""
+
+    class Mixin:
+        pass
+
+    for module in (asyncio, hayase):
+        base = get(module, name)
+        assert issubclass(type("WithOthers", (Mixin, base), {}), base)
+        assert type("WithSlots", (base,), {"__slots__": ("slot",)}).slot
+
+
+@pytest.mark.parametrize("name", CLASSES)
 def test_a_class_has_asyncios_methods_and_attributes_and_no_others(name):
     ours, theirs = ({n for n in dir(get(module, name)) if not n.startswith("_")} for module in (hayase, asyncio))
     assert theirs <= ours

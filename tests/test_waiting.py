@@ -230,6 +230,55 @@ def test_a_timeout_can_be_moved(loop, run, aio):
     run(main())
 
 
+def test_a_timeout_can_be_subclassed(loop, run, aio):
+    """As the package async-timeout does."""
+
+    class Counting(aio.Timeout):
+        def __init__(self, when, name):
+            super().__init__(when)
+            self.name, self.moved, self.timed_out = name, [], 0
+
+        @property
+        def expired(self):
+            return super().expired()
+
+        def reschedule(self, when):
+            self.moved.append(when)
+            super().reschedule(when)
+
+        def _on_timeout(self):
+            self.timed_out += 1
+            super()._on_timeout()
+
+    async def main():
+        async with Counting(None, "first") as timeout:
+            assert isinstance(timeout, aio.Timeout) and timeout.name == "first"
+            assert timeout._state.value == "active" and repr(timeout) == "<Timeout [active] when=None>"
+            later = loop.time() + 1000
+            timeout.reschedule(later)
+            assert timeout.when() == later and timeout._task is asyncio.current_task()
+        assert timeout.moved == [None, later] and not timeout.expired and timeout.timed_out == 0
+        with pytest.raises(TimeoutError):
+            async with Counting(0, "second") as timeout:
+                await forever()
+        assert timeout.moved == [0] and timeout.expired and timeout.timed_out == 1
+        assert timeout._state.value == "expired"
+        with pytest.raises(RuntimeError, match=r"^Timeout has already been entered$"):
+            await timeout.__aenter__()
+
+    run(main())
+
+
+def test_what_a_program_replaces_on_a_timeout_is_called(run, aio):
+    async def main():
+        timeout, moved = aio.timeout(1000), []
+        timeout.reschedule = moved.append
+        async with timeout:
+            assert moved == [timeout.when()] and timeout._timeout_handler is None
+
+    run(main())
+
+
 def test_a_timeout_wants_a_task(loop, run, aio):
     with pytest.raises(RuntimeError, match="no running event loop"):
         aio.timeout(1)

@@ -50,6 +50,7 @@ imports! {
     incomplete_read_error = "asyncio.exceptions"."IncompleteReadError";
     limit_overrun_error = "asyncio.exceptions"."LimitOverrunError";
     broken_barrier_error = "asyncio.exceptions"."BrokenBarrierError";
+    timeout_state = "asyncio.timeouts"."_State";
     barrier_state = "asyncio.locks"."_BarrierState";
     invalid_state_error = "asyncio.exceptions"."InvalidStateError";
     traceback_extract_stack = "traceback"."extract_stack";

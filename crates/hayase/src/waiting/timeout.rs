@@ -77,6 +77,7 @@ impl Timeout {
 
 impl Data for Timeout {
     const FREELIST: usize = 64;
+    const SUBCLASSABLE: Option<usize> = Some(offset_of!(Timeout, attributes));
 
     fn class() -> &'static Class<Self> {
         static CLASS: Class<Timeout> = Class::new();
@@ -103,6 +104,8 @@ static DELAY: Name = Name::new(c"delay");
 static EXC_TYPE: Name = Name::new(c"exc_type");
 static EXC_VAL: Name = Name::new(c"exc_val");
 static EXC_TB: Name = Name::new(c"exc_tb");
+static ON_TIMEOUT_NAME: Name = Name::new(c"_on_timeout");
+static RESCHEDULE: Name = Name::new(c"reschedule");
 static EXCEPTIONS: Name = Name::new(c"exceptions");
 static WHEN: Name = Name::new(c"when");
 
@@ -152,6 +155,12 @@ fn refuse(py: Python<'_>, text: &str) -> Raised {
 }
 
 impl Ref<Timeout> {
+    /// Nothing of it can be overridden.
+    #[inline]
+    fn is_plain(&self) -> bool {
+        self.is_exact() && !self.attributes.has_dict()
+    }
+
     /// `__aenter__`
     fn enter(&self, py: Python<'_>, now: Option<Now>) -> RawResult<()> {
         if self.state.get() != State::Created {
@@ -164,7 +173,11 @@ impl Ref<Timeout> {
         self.state.set(State::Entered);
         self.cancelling.set(task::cancelling_of(py, &current)?);
         self.task.set(Some(current));
-        self.schedule(py, now)
+        if self.is_plain() {
+            return self.schedule(py, now);
+        }
+        let when = self.when.get().unwrap_or_else(|| Obj::none(py));
+        call::method(py, self.as_obj(), &RESCHEDULE, &[&when]).map(drop)
     }
 
     /// Arms the timer for `when`.
@@ -179,7 +192,11 @@ impl Ref<Timeout> {
             Some(now) => now,
             None => Now::ask(py)?,
         };
-        let callback = ON_TIMEOUT.bind(py, self)?;
+        let callback = if self.is_plain() {
+            ON_TIMEOUT.bind(py, self)?
+        } else {
+            call::getattr(py, self.as_obj(), &ON_TIMEOUT_NAME)?
+        };
         let is_over = match (plain_number(py, &when), plain_number(py, &now.time)) {
             (Some(when), Some(time)) => when <= time,
             _ => to_raw(py, when.borrow(py).le(now.time.borrow(py)))?,
@@ -328,7 +345,6 @@ pub(super) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
         c"Timeout(when)\n--\n\nCancels what runs inside `async with` when the loop's clock says \
         `when`, and makes a TimeoutError of it.\n\nMade by timeout() and timeout_at().";
     let table = Table::<Timeout>::new(c"hayase.timeouts.Timeout", DOC, std::ptr::null_mut(), 0)
-        .attributes(offset_of!(Timeout, attributes))
         .noargs(c"when", c"when($self, /)\n--\n\nThe deadline, or None.", |py: Python<'_>, this: &Ref<Timeout>| {
             Ok(this.when.get().unwrap_or_else(|| Obj::none(py)))
         })
@@ -355,6 +371,10 @@ pub(super) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
         )
         .noargs(c"_on_timeout", c"The time is over.", on_timeout)
         .get(c"_when", |py: Python<'_>, this: &Ref<Timeout>| Ok(this.when.get().unwrap_or_else(|| Obj::none(py))))
+        .get(c"_state", |py: Python<'_>, this: &Ref<Timeout>| {
+            let class = imports::raw(py, imports::timeout_state(py))?;
+            Ok(Obj::from_bound(to_raw(py, class.borrow(py).call1((this.state.get().name(),)))?))
+        })
         .get(c"_task", |py: Python<'_>, this: &Ref<Timeout>| Ok(this.task.get().unwrap_or_else(|| Obj::none(py))))
         .get(c"_timeout_handler", |py: Python<'_>, this: &Ref<Timeout>| {
             Ok(this.handler.get().unwrap_or_else(|| Obj::none(py)))
