@@ -387,11 +387,12 @@ STORIES += [datagrams, children, pipes, sockets, lookups_and_refusals, a_sent_fi
 
 
 def counts():
-    # Names that C code makes of its strings stay in the cache of looked-up attributes until others take their place.
+    gc.collect()
+    gc.collect()
+    # Names that C code makes of its strings stay in the cache of looked-up attributes until others take their place;
+    # finalizers that the collector calls look some up too.
     getattr(sys, "_clear_internal_caches", sys._clear_type_cache)()
     sys._clear_type_cache()
-    gc.collect()
-    gc.collect()
     references = sys.gettotalrefcount() if hasattr(sys, "gettotalrefcount") else 0
     return references, sys.getallocatedblocks()
 
