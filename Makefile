@@ -9,6 +9,8 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 ENV     := .envs/$(VERSION)
 PY      := $(ENV)/bin/python
 RUN     := PYTHONPATH=python $(PY)
+# Several processes share the tests, except when a part is asked for: starting them takes seconds.
+PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 
 # Without it, building outside maturin would link the extension to libpython, which many interpreters do not have.
 export PYO3_BUILD_EXTENSION_MODULE = 1
@@ -49,7 +51,7 @@ loom: ## the waker under loom, which tries every interleaving
 	  cargo test --locked --release --package hayase-driver --lib waker
 
 test-python: develop $(ENV)/test.stamp ## pytest on a development build; k=name for a part
-	$(RUN) -m pytest $(if $(k),-k "$(k)") $(PYTEST_ARGS)
+	$(RUN) -m pytest $(if $(k),-k "$(k)",$(PARALLEL)) $(PYTEST_ARGS)
 
 cpython: develop $(ENV)/test.stamp ## the interpreter's own test_asyncio, with hayase's loop, futures and tasks
 	$(RUN) -m tests.cpython $(ARGS)

@@ -136,8 +136,9 @@ def is_told_twice(item: pytest.Item) -> bool:
     return side == "asyncio" and params.get("engine") == TLS_ENGINES[1]
 
 
-def pytest_collection_finish() -> None:
-    # What pytest and the imports made stays to the end. Frozen, it is not gone through by each of a test's collections.
+@pytest.fixture(autouse=True, scope="module")
+def _what_stays_is_frozen() -> None:
+    """What pytest and the imports made stays to the end. Frozen, it is not gone through by each of a test's collections."""
     gc.collect()
     gc.freeze()
 
