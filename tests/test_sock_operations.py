@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import select
 import socket
 import ssl
 import warnings
@@ -12,13 +13,40 @@ import warnings
 import pytest
 
 
+def without_blocking(pair):
+    for sock in pair:
+        sock.setblocking(False)
+    return pair
+
+
+def connected_by_tcp():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        ours = socket.create_connection(listening.getsockname())
+        return ours, listening.accept()[0]
+
+
 @pytest.fixture
-def pair():
-    ours, theirs = socket.socketpair()
-    ours.setblocking(False)
-    theirs.setblocking(False)
+def unix_pair():
+    ours, theirs = without_blocking(socket.socketpair())
     with ours, theirs:
         yield ours, theirs
+
+
+@pytest.fixture
+def tcp_pair():
+    ours, theirs = without_blocking(connected_by_tcp())
+    with ours, theirs:
+        yield ours, theirs
+
+
+@pytest.fixture(params=["unix_pair", "tcp_pair"], ids=["unix", "tcp"])
+def pair(request):
+    return request.getfixturevalue(request.param)
+
+
+def waiting(sock):
+    """Whether data lies in its buffer."""
+    return bool(select.select([sock], [], [], 0)[0])
 
 
 async def turns(count=3):
@@ -138,9 +166,88 @@ def test_many_rounds_on_one_socket(loop, run, pair):
     run(main())
 
 
-@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-def test_more_than_the_socket_takes_arrives_whole_and_in_order(loop, run, pair, kind):
+def test_the_end_that_comes_with_the_last_data_is_received(loop, run, pair):
     ours, theirs = pair
+
+    async def main():
+        receiving = loop.create_task(loop.sock_recv(ours, 4096))
+        await turns()
+        theirs.send(b"first")
+        assert await receiving == b"first"
+        receiving = loop.create_task(loop.sock_recv(ours, 4096))
+        await turns()
+        theirs.send(b"last")
+        theirs.shutdown(socket.SHUT_WR)
+        assert await receiving == b"last"
+        assert await loop.sock_recv(ours, 4096) == b""
+        assert await loop.sock_recv(ours, 4096) == b""
+
+    run(main())
+
+
+def test_what_comes_between_two_receives_is_received(loop, run, pair):
+    ours, theirs = pair
+    buffer = bytearray(4096)
+
+    async def main():
+        receiving = loop.create_task(loop.sock_recv(ours, 4096))
+        await turns()
+        theirs.send(b"first")
+        assert await receiving == b"first"
+        for turns_between in range(5):
+            theirs.send(b"next")
+            await turns(turns_between)
+            assert await loop.sock_recv_into(ours, buffer) == 4
+            assert buffer.startswith(b"next")
+
+    run(main())
+
+
+@pytest.mark.oracle_differs("a TCP socket that a receive has emptied is not asked again before the loop has looked")
+def test_an_emptied_socket_is_asked_when_the_loop_has_looked(loop, run, tcp_pair, loop_factory):
+    ours, theirs = tcp_pair
+
+    async def main():
+        receiving = loop.create_task(loop.sock_recv(ours, 4096))
+        await turns()
+        theirs.send(b"first")
+        assert await receiving == b"first"
+        theirs.send(b"next")
+        receiving = loop.sock_recv(ours, 4096)
+        if loop_factory.is_hayase:
+            assert asyncio.isfuture(receiving.send(None))
+            receiving.close()
+            while not waiting(ours):
+                pass
+            await asyncio.sleep(0.001)
+            receiving = loop.sock_recv(ours, 4096)
+        assert finish(receiving) == b"next"
+
+    run(main())
+
+
+def test_data_behind_an_urgent_byte_is_received(loop, run, tcp_pair):
+    ours, theirs = tcp_pair
+
+    async def main():
+        receiving = loop.create_task(loop.sock_recv(ours, 4096))
+        await turns()
+        theirs.send(b"first")
+        assert await receiving == b"first"
+        receiving = loop.create_task(loop.sock_recv(ours, 4096))
+        await turns()
+        theirs.send(b"before")
+        theirs.send(b"!", socket.MSG_OOB)
+        theirs.send(b"behind")
+        assert await receiving == b"before"
+        assert await loop.sock_recv(ours, 4096) == b"behind"
+
+    run(main())
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_more_than_the_socket_takes_arrives_whole_and_in_order(loop, run, unix_pair, kind):
+    ours, theirs = unix_pair
     payload = random.Random(1).randbytes(3_000_000)
 
     async def main():
@@ -532,8 +639,8 @@ def test_what_is_wrong_with_a_call_is_said_as_asyncio_says_it(same_as_asyncio, a
     same_as_asyncio(story)
 
 
-def test_errors_of_the_socket_are_its_own(loop, run, pair):
-    ours, theirs = pair
+def test_errors_of_the_socket_are_its_own(loop, run, unix_pair):
+    ours, theirs = unix_pair
 
     async def main():
         theirs.close()

@@ -120,6 +120,17 @@ impl Driver {
         }
     }
 
+    /// Whether a `recv` from `fd` that did not fill its buffer leaves nothing behind, so that with [`Interest::CHANGES`] all that comes
+    /// will be reported. True of TCP while nothing but data has come: the end of a stream may have been reported with the data before it,
+    /// and a read stops short at urgent data.
+    #[inline]
+    pub fn short_read_empties(&self, fd: RawFd) -> bool {
+        match &self.backend {
+            Backend::Epoll(epoll) => epoll.short_read_empties(fd),
+            Backend::Sim(_) => false,
+        }
+    }
+
     /// Waits until something is ready, somebody called [`Waker::wake`], the timeout is over (`None`: never), or a signal handler ran
     /// (`ErrorKind::Interrupted`). Read the inbox *after* this returned: see `waker.rs`.
     pub fn wait(&self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {

@@ -2,6 +2,7 @@
 #![cfg(not(miri))]
 
 use std::io::Write;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -30,6 +31,31 @@ fn a_reused_number_gets_no_event_of_its_predecessor() {
     driver.wait(&mut events, Some(Duration::ZERO)).unwrap();
     assert!(events.is_empty(), "{events:?}");
     drop((reused, duplicate));
+}
+
+#[test]
+fn a_short_read_empties_plain_tcp_until_urgent_data_has_come() {
+    let driver = Driver::epoll().unwrap();
+    let mut events = Events::with_capacity(8);
+    let changes = Interest::READABLE | Interest::CHANGES;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (socket, _) = listener.accept().unwrap();
+    let (number, mut buffer) = (socket.as_raw_fd(), [0; 9]);
+    driver.watch(number, Interest::READABLE, Token(1)).unwrap();
+    assert!(!driver.short_read_empties(number));
+    driver.rewatch(number, changes, Token(1)).unwrap();
+    assert!(driver.short_read_empties(number));
+    peer.write_all(b"one").unwrap();
+    rustix::net::send(&peer, b"!", rustix::net::SendFlags::OOB).unwrap();
+    peer.write_all(b"two").unwrap();
+    driver.wait(&mut events, None).unwrap();
+    assert_eq!(driver.recv(number, &mut buffer).unwrap(), 3);
+    assert!(!driver.short_read_empties(number));
+    assert_eq!(driver.recv(number, &mut buffer).unwrap(), 3);
+    let (unix, _other) = pair();
+    driver.watch(unix.as_raw_fd(), changes, Token(2)).unwrap();
+    assert!(!driver.short_read_empties(unix.as_raw_fd()));
 }
 
 #[test]

@@ -21,6 +21,7 @@ use crate::events::{Event, Events, Interest, Token};
 use crate::sys::borrow;
 use crate::sys::epoll::{EpollFd, EventFlags};
 use crate::sys::event_fd::EventFd;
+use crate::sys::socket;
 
 /// Marks the eventfd of the waker. No descriptor has this number, so no registration has this key.
 const WAKER_KEY: u64 = u64::MAX;
@@ -37,6 +38,8 @@ struct Registration {
     serial: u32,
     interest: Interest,
     live: bool,
+    /// See [`Driver::short_read_empties`](crate::Driver::short_read_empties).
+    short_read_empties: bool,
 }
 
 impl Epoll {
@@ -88,7 +91,8 @@ impl Epoll {
         if index >= table.len() {
             table.resize(index + 1, Registration::VACANT);
         }
-        table[index] = Registration { token, serial, interest, live: true };
+        let short_read_empties = interest.contains(Interest::CHANGES) && socket::is_tcp(borrowed);
+        table[index] = Registration { token, serial, interest, live: true, short_read_empties };
         Ok(())
     }
 
@@ -107,14 +111,21 @@ impl Epoll {
         }
     }
 
+    /// See [`Driver::short_read_empties`](crate::Driver::short_read_empties).
+    pub(crate) fn short_read_empties(&self, fd: RawFd) -> bool {
+        let table = self.table();
+        let registration = usize::try_from(fd).ok().and_then(|index| table.get(index));
+        registration.is_some_and(|registration| registration.live && registration.short_read_empties)
+    }
+
     pub(crate) fn wait(&self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
         let Events { list, raw, .. } = events;
         self.fd.wait(raw, timeout)?;
         if raw.is_empty() {
             return Ok(());
         }
-        let table = self.table();
-        list.extend(raw.drain().filter_map(|(key, flags)| translate(&table, key, flags)));
+        let mut table = self.table();
+        list.extend(raw.drain().filter_map(|(key, flags)| translate(&mut table, key, flags)));
         Ok(())
     }
 
@@ -130,18 +141,22 @@ impl Epoll {
 }
 
 impl Registration {
-    const VACANT: Registration = Registration { token: Token(0), serial: 0, interest: Interest::NONE, live: false };
+    const VACANT: Registration =
+        Registration { token: Token(0), serial: 0, interest: Interest::NONE, live: false, short_read_empties: false };
 }
 
-fn translate(table: &[Registration], data: u64, flags: EventFlags) -> Option<Event> {
+fn translate(table: &mut [Registration], data: u64, flags: EventFlags) -> Option<Event> {
     if data == WAKER_KEY {
         return None;
     }
-    let registration = table.get((data as u32) as usize)?;
+    let registration = table.get_mut((data as u32) as usize)?;
     if !registration.live || key(data as RawFd, registration.serial) != data {
         return None;
     }
     let broken = flags.intersects(EventFlags::ERR | EventFlags::HUP);
+    if broken || flags.intersects(EventFlags::RDHUP | EventFlags::PRI) {
+        registration.short_read_empties = false;
+    }
     let readable = registration.interest.contains(Interest::READABLE) && (broken || flags.contains(EventFlags::IN));
     let writable = registration.interest.contains(Interest::WRITABLE) && (broken || flags.contains(EventFlags::OUT));
     (readable || writable).then_some(Event { token: registration.token, readable, writable })
@@ -160,7 +175,8 @@ fn flags(interest: Interest) -> EventFlags {
         flags |= EventFlags::OUT;
     }
     if interest.contains(Interest::CHANGES) {
-        flags |= EventFlags::ET;
+        // The others are not reported; they say that a short read is not the end.
+        flags |= EventFlags::ET | EventFlags::RDHUP | EventFlags::PRI;
     }
     flags
 }

@@ -5,7 +5,8 @@
 //! 1. Level-triggered: as long as a watched descriptor is ready, every `wait` reports it. A report may be spurious (the following
 //!    `recv` says `WouldBlock`); a missing one is a bug. With [`Interest::CHANGES`](crate::Interest::CHANGES) less is owed: a
 //!    report after `watch` or `rewatch` if the descriptor is ready then, and one after each time that a system call said
-//!    `WouldBlock` and the direction became ready since. More reports are allowed.
+//!    `WouldBlock` and the direction became ready since. More reports are allowed. Where `Driver::short_read_empties`, a `recv`
+//!    that did not fill its buffer counts as one that said so.
 //! 2. One registration a descriptor. `watch` on a number that is registered replaces the registration (the number was closed
 //!    and reused), `rewatch` on one that is not registers it, `unwatch` on one that is not does nothing.
 //! 3. An event carries the token of the *current* registration. An event of a registration that was replaced or removed is never

@@ -4,7 +4,7 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 
 use rustix::net::{
     AddressFamily, Protocol, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags, SocketType,
@@ -63,6 +63,11 @@ pub(crate) fn send_to(fd: RawFd, buf: &[u8], receiver: &Address) -> io::Result<u
         Address::Unix(path) => Ok(rustix::net::sendto(fd, buf, SendFlags::NOSIGNAL, &address::unix(path)?)?),
         Address::Other => Err(rustix::io::Errno::AFNOSUPPORT.into()),
     }
+}
+
+/// Plain TCP: not what keeps the bounds of messages or of who sent them.
+pub(crate) fn is_tcp(fd: BorrowedFd<'_>) -> bool {
+    rustix::net::sockopt::socket_protocol(fd).is_ok_and(|protocol| protocol == Some(rustix::net::ipproto::TCP))
 }
 
 pub(crate) fn accept(fd: RawFd) -> io::Result<OwnedFd> {

@@ -24,6 +24,8 @@ on_every_world!(
     a_regular_file_and_a_bad_number_are_refused,
     a_small_buffer_starves_nobody,
     who_asks_for_changes_hears_of_what_is_and_of_what_comes_after_would_block,
+    where_a_short_read_empties_whatever_comes_after_it_is_reported,
+    the_end_that_came_with_data_is_not_hidden_by_a_short_read,
 );
 
 const A: Token = Token(1);
@@ -208,4 +210,35 @@ fn a_small_buffer_starves_nobody(world: &World) {
         seen.extend(events.iter().map(|event| event.token));
     }
     assert_eq!(seen.len(), 10);
+}
+
+fn where_a_short_read_empties_whatever_comes_after_it_is_reported(world: &World) {
+    let (a, b) = world.pair();
+    let number = a.as_raw_fd();
+    world.driver.watch(number, Interest::READABLE | Interest::CHANGES, A).unwrap();
+    world.send_all(&b, b"one").unwrap();
+    assert_eq!(world.events(), [readable(A)]);
+    assert_eq!(world.driver.recv(number, &mut [0; 9]).unwrap(), 3);
+    if !world.driver.short_read_empties(number) {
+        return;
+    }
+    world.send_all(&b, b"two").unwrap();
+    assert_eq!(world.events(), [readable(A)]);
+    assert_eq!(world.driver.recv(number, &mut [0; 9]).unwrap(), 3);
+    assert!(world.driver.short_read_empties(number));
+    world.driver.close(b).unwrap();
+    assert_eq!(world.events(), [readable(A)]);
+    assert_eq!(world.driver.recv(number, &mut [0; 9]).unwrap(), 0);
+}
+
+fn the_end_that_came_with_data_is_not_hidden_by_a_short_read(world: &World) {
+    let (a, b) = world.pair();
+    let number = a.as_raw_fd();
+    world.driver.watch(number, Interest::READABLE | Interest::CHANGES, A).unwrap();
+    world.send_all(&b, b"last").unwrap();
+    world.driver.close(b).unwrap();
+    assert_eq!(world.events(), [readable(A)]);
+    assert_eq!(world.driver.recv(number, &mut [0; 9]).unwrap(), 4);
+    assert!(!world.driver.short_read_empties(number));
+    assert_eq!(world.driver.recv(number, &mut [0; 9]).unwrap(), 0);
 }

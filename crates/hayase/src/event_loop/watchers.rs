@@ -4,7 +4,8 @@
 //! While there are handles, the descriptor is watched for what they and the futures ask for, level-triggered. Futures
 //! alone are cheaper: each waits only after the socket said "not now", so a report of the change is enough, and the
 //! registration stays between two waits. No system call is spent on it as long as it is the same socket object that
-//! waits again: another object with the same number is a new socket, and is registered anew. What is left is a program
+//! waits again: another object with the same number is a new socket, and is registered anew. Nor is one spent on being
+//! told "not now" after a read that emptied the socket ([`driver::Driver::short_read_empties`]). What is left is a program
 //! that puts another file behind the number of a socket object it goes on using (`os.dup2`): so before the loop sleeps
 //! for long, the registrations that were relied upon are told to the kernel once more ([`confirm`]).
 //!
@@ -57,6 +58,8 @@ pub(crate) struct Watcher {
     unwanted_events: GilValue<u32>,
     /// Its token is in the loop's list of doubts.
     in_doubt: GilValue<bool>,
+    /// All that had come was read; what comes will be reported.
+    is_empty: GilValue<bool>,
 }
 
 #[pymethods]
@@ -97,6 +100,7 @@ impl Watcher {
             socket: ObjCell::empty(),
             unwanted_events: GilValue::new(0),
             in_doubt: GilValue::new(false),
+            is_empty: GilValue::new(false),
         };
         Bound::new(py, watcher)
     }
@@ -113,6 +117,7 @@ impl Watcher {
         let watcher = watcher.cast::<Watcher>().expect("slots of this kind hold watchers").get();
         let mut woken = false;
         if readable {
+            watcher.is_empty.set(false);
             woken |= watcher.wake(py, Side::Reader)?;
         }
         if writable {
@@ -262,6 +267,23 @@ pub(super) fn add(
     Ok(handle)
 }
 
+/// A read from `fd` took less than it could have. If that was everything, the next one need not ask.
+#[inline]
+pub(super) fn read_short(py: Python<'_>, event_loop: &Loop, fd: RawFd) {
+    if let Some(watcher) = watcher_of(py, event_loop, fd) {
+        watcher.get().is_empty.set(event_loop.runtime.driver.short_read_empties(fd));
+    }
+}
+
+/// As [`begin_wait`], if it is known that the socket would say "not now".
+#[inline]
+pub(super) fn begin_wait_if_empty(this: &Bound<'_, Loop>, sock: &Bound<'_, PyAny>, fd: RawFd) -> PyResult<Option<Obj>> {
+    match watcher_of(this.py(), this.get(), fd) {
+        Some(watcher) if watcher.get().is_empty.get() => wait_with(this, &watcher, Side::Reader, sock, fd).map(Some),
+        Some(_) | None => Ok(None),
+    }
+}
+
 /// A future that is resolved when `sock`, whose descriptor is `fd`, is ready. Only for who was just told "not now".
 pub(super) fn begin_wait(
     py: Python<'_>,
@@ -271,8 +293,6 @@ pub(super) fn begin_wait(
     fd: RawFd,
 ) -> PyResult<Obj> {
     let event_loop = this.get();
-    let object = Obj::from_any(this.as_any());
-    let future = to_py(py, future::make(py, event_loop.reference(&object)))?;
     let watcher = match watcher_of(py, event_loop, fd) {
         Some(watcher) => watcher,
         None => {
@@ -281,6 +301,20 @@ pub(super) fn begin_wait(
             Watcher::new(py)?
         }
     };
+    wait_with(this, &watcher, side, sock, fd)
+}
+
+fn wait_with(
+    this: &Bound<'_, Loop>,
+    watcher: &Bound<'_, Watcher>,
+    side: Side,
+    sock: &Bound<'_, PyAny>,
+    fd: RawFd,
+) -> PyResult<Obj> {
+    let py = this.py();
+    let event_loop = this.get();
+    let object = Obj::from_any(this.as_any());
+    let future = to_py(py, future::make(py, event_loop.reference(&object)))?;
     let object = watcher.as_any();
     let watcher = watcher.get();
     // Objects that cannot be referenced weakly are new each time.
@@ -289,6 +323,7 @@ pub(super) fn begin_wait(
     if !is_same {
         // Whoever waits for the socket that had this number before is not to hear of this one.
         drop(watcher.waits(side).with(py, std::mem::take));
+        watcher.is_empty.set(false);
     }
     watcher.waits(side).with(py, |waits| waits.push(future.clone()));
     watcher.unwanted_events.set(0);

@@ -203,8 +203,8 @@ impl Runtime {
     }
 }
 
-/// Has glibc keep freed blocks of the size of a large read for the next one. It gives blocks of 128 KiB and more back to the
-/// kernel, until it has once seen one freed that was not cut before; and a large read is cut to what arrived. Mapping
+/// Has glibc keep freed blocks of the size of a large read for the next one. It gives blocks of 128 KiB and more back
+/// to the kernel, until it has once seen one freed that was not cut before; and a large read is cut to what arrived. Mapping
 /// one for each read quadruples the cost of echoing 100 KiB (93 against 23 µs).
 fn keep_large_blocks() {
     static ONCE: Once = Once::new();

@@ -6,7 +6,7 @@
 //!
 //! Must stay true
 //! - The descriptor is asked for at each attempt: a socket that was closed meanwhile is an error, not somebody else's.
-//! - Whoever waits was told "not now" just before (`watchers.rs` counts on it).
+//! - Whoever waits was told "not now" just before, or has emptied the socket (`watchers.rs` counts on it).
 
 use std::io;
 use std::mem::offset_of;
@@ -110,6 +110,9 @@ impl Suspendable for Transfer {
         to_raw(py, check_socket(py, &this.runtime, &sock.borrow(py)))?;
         this.is_plain.set(is_plain_socket(py, &sock.borrow(py)) && never_blocks(py, &sock)?);
         let object = this.runtime.object().borrow(py);
+        if let Some(future) = wait_if_empty(py, this, loop_of(&object), &sock)? {
+            return Ok(Turn::Await(future));
+        }
         if is_greedy(loop_of(&object).get()) { Ok(Turn::GiveWay) } else { attempt_or_wait(py, this, &sock) }
     }
 
@@ -184,6 +187,26 @@ fn attempt_or_wait(py: Python<'_>, this: &Ref<Transfer>, sock: &Obj) -> RawResul
     this.fd.set(fd);
     this.future.set(Some(future.clone()));
     Ok(Turn::Await(future))
+}
+
+/// Waits without trying, where the last read has emptied the socket.
+#[inline]
+fn wait_if_empty(
+    py: Python<'_>,
+    this: &Ref<Transfer>,
+    event_loop: &Bound<'_, Loop>,
+    sock: &Obj,
+) -> RawResult<Option<Obj>> {
+    if !(this.is_plain.get() && matches!(this.operation, Operation::Receive | Operation::ReceiveInto)) {
+        return Ok(None);
+    }
+    let fd = descriptor(py, sock)?;
+    let future = to_raw(py, watchers::begin_wait_if_empty(event_loop, &sock.borrow(py), fd))?;
+    if future.is_some() {
+        this.fd.set(fd);
+        this.future.set(future.clone());
+    }
+    Ok(future)
 }
 
 // The methods of the loop
@@ -324,8 +347,12 @@ fn receive_now(py: Python<'_>, this: &Ref<Transfer>, sock: &Obj, fd: RawFd, argu
     match wanted {
         Some(wanted @ 1..=SCRATCH_BYTES) => {
             let received = this.runtime.scratch.with(py, |scratch| {
-                let count = uninterrupted(|| driver.recv(fd, &mut scratch[..wanted]));
-                count.map(|count| Bytes::copy(py, &scratch[..count]))
+                let count = uninterrupted(|| driver.recv(fd, &mut scratch[..wanted]))?;
+                Ok((count, Bytes::copy(py, &scratch[..count])))
+            });
+            let received = received.map(|(count, data)| {
+                has_read(py, this, fd, count, wanted);
+                data
             });
             taken(py, received)?.transpose().map(|data| data.map(Bytes::into_obj))
         }
@@ -336,9 +363,22 @@ fn receive_now(py: Python<'_>, this: &Ref<Transfer>, sock: &Obj, fd: RawFd, argu
                     received => break received,
                 }
             };
-            Ok(taken(py, received)?.map(Bytes::into_obj))
+            let received = taken(py, received)?;
+            if let Some(received) = &received {
+                has_read(py, this, fd, received.as_ref().len(), wanted);
+            }
+            Ok(received.map(Bytes::into_obj))
         }
         Some(_) | None => ask(py, sock, &RECV, &[argument]),
+    }
+}
+
+#[inline]
+fn has_read(py: Python<'_>, this: &Ref<Transfer>, fd: RawFd, count: usize, wanted: usize) {
+    // Of the end of a stream one is told again and again.
+    if 0 < count && count < wanted {
+        let object = this.runtime.object().borrow(py);
+        watchers::read_short(py, loop_of(&object).get(), fd);
     }
 }
 
@@ -351,10 +391,19 @@ fn receive_into_now(
 ) -> RawResult<Option<Obj>> {
     let received = bytes::with_writable_buffer(py, buffer, |memory| {
         // Zero bytes asked for would look like the end of the stream.
-        (!memory.is_empty()).then(|| uninterrupted(|| this.runtime.driver.recv(fd, memory)))
+        (!memory.is_empty()).then(|| {
+            let wanted = memory.len();
+            uninterrupted(|| this.runtime.driver.recv(fd, memory)).map(|count| (count, wanted))
+        })
     });
     match received {
-        Ok(Some(received)) => Ok(taken(py, received)?.map(|count| Obj::from_bound(PyInt::new(py, count)))),
+        Ok(Some(received)) => {
+            let received = taken(py, received)?;
+            Ok(received.map(|(count, wanted)| {
+                has_read(py, this, fd, count, wanted);
+                Obj::from_bound(PyInt::new(py, count))
+            }))
+        }
         Ok(None) => ask(py, sock, &RECV_INTO, &[buffer]),
         Err(raised) => {
             drop(raised.fetch(py));
