@@ -19,18 +19,23 @@ use crate::interop::{imports, log};
 use crate::raw::bytes::Bytes;
 use crate::raw::call::{self, Name};
 use crate::raw::cell::{GilValue, ObjCell};
+use crate::raw::coroutine;
 use crate::raw::fields;
 use crate::raw::instance::Visitor;
 use crate::raw::obj::Obj;
 use crate::raw::{RawResult, to_py, weak};
 use crate::tasks::scheduler::LoopRef;
-use crate::tasks::wait;
+use crate::tasks::wait::{self, Ending};
 use crate::tasks::{future, linked};
+use crate::transports;
 use crate::transports::receiver::{self, Context, Native};
 
 static CALL_EXCEPTION_HANDLER: Name = Name::new(c"call_exception_handler");
 static CREATE_TASK: Name = Name::new(c"create_task");
 static CLOSE: Name = Name::new(c"close");
+static FEED_DATA: Name = Name::new(c"feed_data");
+static FEED_EOF: Name = Name::new(c"feed_eof");
+static SET_EXCEPTION: Name = Name::new(c"set_exception");
 
 /// What `hayase.StreamReaderProtocol` stands on.
 #[pyclass(module = "hayase._core", subclass, frozen)]
@@ -97,7 +102,6 @@ impl StreamReaderProtocol {
             // Nothing of the program's runs: a reading that waits is woken through the loop.
             return reader.get().feed(py, data);
         }
-        static FEED_DATA: Name = Name::new(c"feed_data");
         let data = Bytes::copy(py, data)?;
         context.run(py, || call::method(py, &reader, &FEED_DATA, &[data.as_obj()]).map(drop))
     }
@@ -137,12 +141,6 @@ impl StreamReaderProtocol {
             to_py(py, settle(py, &Obj::from_bound(waiter?), error))?;
         }
         Ok(())
-    }
-
-    fn is_over_ssl(py: Python<'_>, transport: &Bound<'_, PyAny>) -> PyResult<bool> {
-        let name = pyo3::intern!(py, "sslcontext");
-        let context = transport.call_method1(pyo3::intern!(py, "get_extra_info"), (name,))?;
-        Ok(!context.is_none())
     }
 }
 
@@ -185,7 +183,7 @@ impl StreamReaderProtocol {
             let reader = Obj::from_any(stream_reader);
             this.reader.set(Some(to_py(py, weak::make(py, &reader))?));
             this.feeds_natively.set(reader::feeds_natively(stream_reader));
-            let origin = stream_reader.getattr("_source_traceback")?;
+            let origin = stream_reader.getattr(pyo3::intern!(py, "_source_traceback"))?;
             if !origin.is_none() {
                 slf.setattr("_source_traceback", origin)?;
             }
@@ -219,7 +217,7 @@ impl StreamReaderProtocol {
                 Err(_) => drop(reader.borrow(py).call_method1("set_transport", (transport,))?),
             }
         }
-        this.over_ssl.set(Self::is_over_ssl(py, transport)?);
+        this.over_ssl.set(transports::is_over_ssl(transport)?);
         let Some(client_connected) = this.client_connected.get() else {
             return Ok(());
         };
@@ -240,7 +238,7 @@ impl StreamReaderProtocol {
             }
             Err(err) => return Err(err),
         };
-        if imports::is_coroutine(py)?.call1((result.borrow(py),))?.is_truthy()? {
+        if coroutine::is_native(&result) || imports::is_coroutine(py)?.call1((result.borrow(py),))?.is_truthy()? {
             let event_loop = this.event_loop.object().unwrap_or_else(|| Obj::none(py));
             let task = to_py(py, call::method(py, &event_loop, &CREATE_TASK, &[&result]))?;
             this.task.set(Some(task.clone()));
@@ -254,14 +252,14 @@ impl StreamReaderProtocol {
     /// The task of the server's callback has ended.
     fn _future_done(&self, py: Python<'_>, task: &Bound<'_, PyAny>) -> PyResult<()> {
         let transport = self.task_transport.take().unwrap_or_else(|| Obj::none(py));
-        if !task.call_method0("cancelled")?.is_truthy()? {
-            let error = task.call_method0("exception")?;
-            if error.is_none() {
-                return Ok(());
+        match to_py(py, wait::ending(py, &Obj::from_any(task)))? {
+            Ending::Value(_) => return Ok(()),
+            Ending::Error(error) => {
+                let (error, shown) = (error.into_bound(py), transport.clone().into_bound(py));
+                let entries = [("exception", &error), ("transport", &shown)];
+                self.report(py, "Unhandled exception in client_connected_cb", &entries)?;
             }
-            let shown = transport.clone().into_bound(py);
-            let entries = [("exception", &error), ("transport", &shown)];
-            self.report(py, "Unhandled exception in client_connected_cb", &entries)?;
+            Ending::Cancelled => {}
         }
         to_py(py, call::method(py, &transport, &CLOSE, &[])).map(drop)
     }
@@ -270,12 +268,12 @@ impl StreamReaderProtocol {
         let Some(reader) = self.live_reader(py) else {
             return Ok(());
         };
-        reader.borrow(py).call_method1("feed_data", (data,)).map(drop)
+        to_py(py, call::method(py, &reader, &FEED_DATA, &[&Obj::from_any(data)])).map(drop)
     }
 
     fn eof_received(&self, py: Python<'_>) -> PyResult<bool> {
         if let Some(reader) = self.live_reader(py) {
-            reader.borrow(py).call_method0("feed_eof")?;
+            to_py(py, call::method(py, &reader, &FEED_EOF, &[]))?;
         }
         // Over TLS the connection cannot stay half open, and saying so would earn a warning.
         Ok(!self.over_ssl.get())
@@ -285,11 +283,11 @@ impl StreamReaderProtocol {
     fn connection_lost_called(&self, py: Python<'_>, exc: &Bound<'_, PyAny>) -> PyResult<()> {
         let error = (!exc.is_none()).then(|| Obj::from_any(exc));
         if let Some(reader) = self.live_reader(py) {
-            let reader = reader.borrow(py);
-            match &error {
-                None => reader.call_method0("feed_eof")?,
-                Some(error) => reader.call_method1("set_exception", (error.borrow(py),))?,
+            let told = match &error {
+                None => call::method(py, &reader, &FEED_EOF, &[]),
+                Some(error) => call::method(py, &reader, &SET_EXCEPTION, &[error]),
             };
+            to_py(py, told)?;
         }
         self.lost_error.set(error.clone());
         if let Some(closed) = self.closed.get() {
@@ -414,7 +412,8 @@ fn settle(py: Python<'_>, future: &Obj, error: Option<&Obj>) -> RawResult<()> {
 /// How transports feed it.
 static RECEIVER: Native = Native {
     recognises: |protocol| {
-        protocol.is_instance_of::<StreamReaderProtocol>() && receiver::is_native_method(protocol, "data_received")
+        static DATA_RECEIVED: Name = Name::new(c"data_received");
+        protocol.is_instance_of::<StreamReaderProtocol>() && receiver::is_native_method(protocol, &DATA_RECEIVED)
     },
     data_received: |py, protocol, data, context| {
         let protocol = protocol.borrow(py);

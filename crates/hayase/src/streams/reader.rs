@@ -594,7 +594,8 @@ fn at_most(py: Python<'_>, args: &Args<'_>, most: usize) -> RawResult<()> {
 
 /// Whether what arrives may go into the buffer directly.
 pub(super) fn feeds_natively(reader: &Bound<'_, PyAny>) -> bool {
-    reader.is_instance_of::<StreamReader>() && receiver::is_native_method(reader, "feed_data")
+    static FEED_DATA: Name = Name::new(c"feed_data");
+    reader.is_instance_of::<StreamReader>() && receiver::is_native_method(reader, &FEED_DATA)
 }
 
 pub(super) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -3,12 +3,14 @@
 //! Writing goes straight to a transport of ours. What runs once per connection (`start_tls`, `__del__`, `__repr__`) is
 //! the running version's, inherited by the class in `python/hayase/streams.py`.
 
+use pyo3::exceptions::PyAssertionError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyModule, PyTuple};
 
 use super::draining;
+use super::reader::StreamReader;
 use crate::raw::call::{self, Name};
 use crate::raw::cell::ObjCell;
 use crate::raw::fastcall::{self, Args, FastMethod};
@@ -48,6 +50,12 @@ fn writer_classes(py: Python<'_>) -> &'static (Py<PyAny>, Py<PyAny>) {
 /// asyncio's own `StreamWriter`.
 pub(super) fn asyncio_writer_class(py: Python<'_>) -> &Bound<'_, PyAny> {
     writer_classes(py).1.bind(py)
+}
+
+/// Whether `asyncio.StreamReader`, whichever class that is now, would have it for an instance.
+#[cold]
+fn is_asyncio_reader(reader: &Bound<'_, PyAny>) -> PyResult<bool> {
+    reader.is_instance(&reader.py().import("asyncio.streams")?.getattr("StreamReader")?)
 }
 
 /// A writer for the callback of a server.
@@ -103,13 +111,8 @@ impl StreamWriter {
         reader: &Bound<'_, PyAny>,
         r#loop: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
-        let py = transport.py();
-        let reader_class = py.import("asyncio.streams")?.getattr("StreamReader")?;
-        if !reader.is_none()
-            && !reader.is_instance_of::<super::reader::StreamReader>()
-            && !reader.is_instance(&reader_class)?
-        {
-            return Err(pyo3::exceptions::PyAssertionError::new_err(()));
+        if !reader.is_instance_of::<StreamReader>() && !reader.is_none() && !is_asyncio_reader(reader)? {
+            return Err(PyAssertionError::new_err(()));
         }
         self.transport.set(Some(Obj::from_any(transport)));
         self.protocol.set(Some(Obj::from_any(protocol)));

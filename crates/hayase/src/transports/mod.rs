@@ -94,6 +94,19 @@ pub(crate) fn is_closing(py: Python<'_>, transport: &Obj) -> RawResult<bool> {
     }
 }
 
+/// Whether what is written to a transport leaves encrypted: what `get_extra_info('sslcontext')` says.
+pub(crate) fn is_over_ssl(transport: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let py = transport.py();
+    if let Ok(stream) = transport.cast::<stream::StreamTransport>()
+        && !attributes::has_own(stream)
+        && stream.get().knows_nothing_extra()
+    {
+        return Ok(false);
+    }
+    let context = transport.call_method1(pyo3::intern!(py, "get_extra_info"), (pyo3::intern!(py, "sslcontext"),))?;
+    Ok(!context.is_none())
+}
+
 /// Refuses a descriptor that a transport of this loop uses.
 pub(crate) fn refuse_used(py: Python<'_>, runtime: &RuntimeRef, fd: RawFd) -> PyResult<()> {
     let user = runtime.slots.with(py, |slots| {

@@ -13,6 +13,7 @@ use super::stream::StreamTransport;
 use super::tls;
 use crate::interop::imports;
 use crate::raw::RawResult;
+use crate::raw::call::{self, Name};
 use crate::raw::obj::Obj;
 
 #[derive(Clone, Copy)]
@@ -69,6 +70,13 @@ impl Receiver {
 
 /// Whether a method of an object of ours is the extension's, replaced neither by a subclass nor on the instance. (Asked
 /// so, and not through `__dict__`, which would be made by the question.)
-pub(crate) fn is_native_method(object: &Bound<'_, PyAny>, name: &str) -> bool {
-    object.getattr(name).is_ok_and(|method| method.is_instance_of::<PyCFunction>())
+pub(crate) fn is_native_method(object: &Bound<'_, PyAny>, name: &'static Name) -> bool {
+    let py = object.py();
+    match call::getattr(py, &Obj::from_any(object), name) {
+        Ok(method) => method.borrow(py).is_instance_of::<PyCFunction>(),
+        Err(raised) => {
+            drop(raised.fetch(py));
+            false
+        }
+    }
 }

@@ -250,6 +250,11 @@ impl StreamTransport {
         self.closing.get()
     }
 
+    /// Nobody asked for `_extra`, so it answers only what is asked of every transport.
+    pub(super) fn knows_nothing_extra(&self) -> bool {
+        self.extra.is_none()
+    }
+
     #[inline]
     pub(super) fn wants_to_read(&self) -> bool {
         self.started.get() && !self.paused.get() && !self.closing.get() && !self.eof_received.get()
