@@ -41,8 +41,11 @@ const DEFAULT_LIMIT: usize = 64 * 1024;
 pub(crate) struct StreamReader {
     event_loop: LoopRef,
     buffer: GilCell<ReadBuffer>,
-    /// What `_buffer` gave out: until the buffer is used next, this is its content.
-    shown: ObjCell,
+    /// What stands in the place of the buffer until that is used next: what `_buffer` gave out, a bytearray, or the
+    /// `bytes` that arrived for a reading that takes them whole.
+    instead: ObjCell,
+    /// How many bytes the reading that waits takes out at once, if just so many arrive.
+    wanted: GilValue<Wanted>,
     limit: GilValue<usize>,
     eof: GilValue<bool>,
     /// We asked the transport to pause.
@@ -66,6 +69,22 @@ pub(super) struct Search {
 impl Search {
     pub(super) fn begun_by(operation: &Ref<Operation>) -> Search {
         Search { owner: operation.as_ptr() as usize, ..Search::default() }
+    }
+}
+
+/// At least and at most so many bytes. In four bytes each, because there is one for each connection; who wants more gets
+/// it through the buffer.
+#[derive(Clone, Copy)]
+struct Wanted {
+    least: u32,
+    most: u32,
+}
+
+impl Wanted {
+    const NOTHING: Wanted = Wanted { least: u32::MAX, most: 0 };
+
+    fn has(self, count: usize) -> bool {
+        (self.least as usize..=self.most as usize).contains(&count)
     }
 }
 
@@ -110,10 +129,16 @@ impl StreamReader {
         if data.is_empty() {
             return Ok(());
         }
-        let waiting = self.with_buffer(py, |buffer| {
-            buffer.extend(data);
-            buffer.len()
-        });
+        let waiting = if self.wanted.replace(Wanted::NOTHING).has(data.len()) && self.waiting_bytes(py) == 0 {
+            // One copy instead of two, and no memory of the buffer's.
+            self.instead.set(Some(Bytes::copy(py, data)?.into_obj()));
+            data.len()
+        } else {
+            self.with_buffer(py, |buffer| {
+                buffer.extend(data);
+                buffer.len()
+            })
+        };
         self.wake(py)?;
         if waiting > self.limit.get().saturating_mul(2) { self.pause(py) } else { Ok(()) }
     }
@@ -196,23 +221,48 @@ impl StreamReader {
 
     pub(super) fn stop_waiting(&self) {
         self.waiter.set(None);
+        self.wanted.set(Wanted::NOTHING);
+    }
+
+    /// Nothing is there for a reading that takes as many bytes at once: it will wait.
+    #[inline]
+    fn not_yet(&self, least: usize, most: usize) -> Found {
+        let four_bytes = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        self.wanted.set(Wanted { least: four_bytes(least), most: four_bytes(most) });
+        Found::NotYet
     }
 
     // What readings take out
 
     #[inline]
     fn with_buffer<R>(&self, py: Python<'_>, f: impl FnOnce(&mut ReadBuffer) -> R) -> R {
-        if self.shown.is_some() {
+        if self.instead.is_some() {
             self.take_back(py);
         }
         self.buffer.with(py, f)
     }
 
-    /// The end of what was given out as `_buffer`: what was done to it was done to the buffer.
+    /// What arrived for a reading that takes so many bytes, if it did and nobody used the buffer since.
+    #[inline]
+    fn take_whole(&self, least: usize, most: usize) -> Option<Bytes> {
+        let arrived = Bytes::from_obj(self.instead.get()?).ok()?;
+        if !(least..=most).contains(&arrived.as_ref().len()) {
+            return None;
+        }
+        self.instead.set(None);
+        self.search.set(Search::default());
+        Some(arrived)
+    }
+
+    /// What stood in the place of the buffer goes back there; what was done to `_buffer` was done to the buffer.
     #[cold]
     fn take_back(&self, py: Python<'_>) {
-        let Some(shown) = self.shown.take() else {
+        let Some(instead) = self.instead.take() else {
             return;
+        };
+        let shown = match Bytes::from_obj(instead) {
+            Ok(arrived) => return self.buffer.with(py, |buffer| buffer.extend(arrived.as_ref())),
+            Err(shown) => shown,
         };
         let shown = shown.borrow(py);
         let shown = shown.cast::<PyByteArray>().expect("made by `_buffer`").to_vec();
@@ -247,9 +297,13 @@ impl StreamReader {
 
     /// At least one byte and at most `count`, or none at the end.
     pub(super) fn up_to(&self, py: Python<'_>, count: usize) -> RawResult<Found> {
+        if let Some(chunk) = self.take_whole(1, count) {
+            self.resume_if_low(py)?;
+            return Ok(Found::Chunk(chunk));
+        }
         let waiting = self.waiting_bytes(py);
         if waiting == 0 && !self.eof.get() {
-            return Ok(Found::NotYet);
+            return Ok(self.not_yet(1, count));
         }
         let chunk = self.take(py, count.min(waiting))?;
         self.resume_if_low(py)?;
@@ -257,13 +311,17 @@ impl StreamReader {
     }
 
     pub(super) fn exactly(&self, py: Python<'_>, count: usize) -> RawResult<Found> {
+        if let Some(chunk) = self.take_whole(count, count) {
+            self.resume_if_low(py)?;
+            return Ok(Found::Chunk(chunk));
+        }
         let waiting = self.waiting_bytes(py);
         if waiting < count {
             if self.eof.get() {
                 let partial = self.take(py, waiting)?;
                 return Err(incomplete(py, &partial, Some(count)));
             }
-            return Ok(Found::NotYet);
+            return Ok(self.not_yet(count, count));
         }
         let chunk = self.take(py, count)?;
         self.resume_if_low(py)?;
@@ -327,7 +385,7 @@ impl StreamReader {
     }
 
     fn cells(&self) -> [&ObjCell; 4] {
-        [&self.waiter, &self.exception, &self.transport, &self.shown]
+        [&self.waiter, &self.exception, &self.transport, &self.instead]
     }
 }
 
@@ -376,7 +434,8 @@ impl StreamReader {
         StreamReader {
             event_loop: LoopRef::unset(),
             buffer: GilCell::new(ReadBuffer::new()),
-            shown: ObjCell::empty(),
+            instead: ObjCell::empty(),
+            wanted: GilValue::new(Wanted::NOTHING),
             limit: GilValue::new(DEFAULT_LIMIT),
             eof: GilValue::new(false),
             paused: GilValue::new(false),
@@ -463,11 +522,13 @@ impl StreamReader {
     /// A copy that is the buffer until the next reading or arrival: programs clear it before they begin with TLS.
     #[getter]
     fn _buffer(&self, py: Python<'_>) -> Py<PyAny> {
-        if self.shown.is_none() {
-            let waiting = self.buffer.with(py, |buffer| buffer.as_slice().to_vec());
-            self.shown.set(Some(Obj::from_bound(PyByteArray::new(py, &waiting))));
+        if let Some(Err(shown)) = self.instead.get().map(Bytes::from_obj) {
+            return shown.into_bound(py).unbind();
         }
-        Obj::or_none(py, self.shown.get())
+        let waiting = self.with_buffer(py, |buffer| buffer.as_slice().to_vec());
+        let shown = Obj::from_bound(PyByteArray::new(py, &waiting));
+        self.instead.set(Some(shown.clone()));
+        shown.into_bound(py).unbind()
     }
 
     #[setter(_buffer)]
