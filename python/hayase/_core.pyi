@@ -65,7 +65,7 @@ __all__ = [
     "ensure_future",
     "gather",
     "method",
-    "register_stream_writer",
+    "register_stream_classes",
     "shield",
     "sleep",
     "timeout",
@@ -614,7 +614,7 @@ class StreamWriter:
     _transport: Any
     def _warn_unclosed(self) -> None: ...
 
-def register_stream_writer(class_: Any, asyncio_class: Any, /) -> None: ...
+def register_stream_classes(reader: Any, protocol: Any, writer: Any, asyncio_writer: Any, /) -> None: ...
 
 @final
 class Function:

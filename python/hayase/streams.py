@@ -35,7 +35,7 @@ if not TYPE_CHECKING:  # to a type checker they are asyncio's
 
         __del__ = _core.StreamWriter._warn_unclosed
 
-    _core.register_stream_writer(StreamWriter, _asyncio_streams.StreamWriter)
+    _core.register_stream_classes(StreamReader, StreamReaderProtocol, StreamWriter, _asyncio_streams.StreamWriter)
 
     def _connected(limit: int, loop: Any, callback: Callable[..., Any] | None = None) -> Any:
         return StreamReaderProtocol(StreamReader(limit, loop), callback, loop)

@@ -37,6 +37,7 @@ pub(crate) mod members;
 pub(crate) mod method;
 pub(crate) mod mirror;
 pub(crate) mod obj;
+pub(crate) mod public_class;
 pub(crate) mod stop_iteration;
 pub(crate) mod table;
 pub(crate) mod typespec;

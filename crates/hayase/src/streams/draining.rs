@@ -5,9 +5,8 @@
 
 use pyo3::prelude::*;
 
-use super::protocol::StreamReaderProtocol;
-use super::reader::StreamReader;
 use super::writer::{self, StreamWriter};
+use super::{protocol, reader};
 use crate::raw::instance::Ref;
 use crate::raw::obj::Obj;
 use crate::raw::{RawResult, exception, to_raw};
@@ -19,11 +18,10 @@ pub(super) static WAIT_CLOSED: Kind = Kind { name: "StreamWriter.wait_closed", s
 
 fn drain(py: Python<'_>, this: &Ref<Operation>) -> RawResult<Turn> {
     let object = this.target_object();
-    let object = object.borrow(py);
-    if is_free(py, object.cast::<StreamWriter>().expect("made by a writer").get())? {
+    if is_free(py, writer::PUBLIC_CLASS.view(py, &object).expect("made by a writer"))? {
         return Ok(Turn::Return(Obj::none(py)));
     }
-    let waiting = writer::asyncio_writer_class(py).call_method1("drain", (object,));
+    let waiting = writer::asyncio_writer_class(py).call_method1("drain", (object.borrow(py),));
     Ok(Turn::Await(Obj::from_bound(to_raw(py, waiting)?)))
 }
 
@@ -47,14 +45,13 @@ fn is_free(py: Python<'_>, writer: &StreamWriter) -> RawResult<bool> {
         return Ok(false);
     };
     if !reader.is_none() {
-        match reader.borrow(py).cast::<StreamReader>() {
-            Ok(reader) if reader.get().exception().is_none() => {}
-            Ok(_) | Err(_) => return Ok(false),
+        match reader::PUBLIC_CLASS.view(py, &reader) {
+            Some(reader) if reader.exception().is_none() => {}
+            Some(_) | None => return Ok(false),
         }
     }
-    let protocol = protocol.borrow(py);
-    let Ok(protocol) = protocol.cast::<StreamReaderProtocol>() else {
+    let Some(protocol) = protocol::PUBLIC_CLASS.view(py, &protocol) else {
         return Ok(false);
     };
-    Ok(protocol.get().may_write() && !transports::is_closing(py, &transport)?)
+    Ok(protocol.may_write() && !transports::is_closing(py, &transport)?)
 }

@@ -16,10 +16,25 @@ mod reading;
 mod writer;
 
 use pyo3::prelude::*;
-use pyo3::types::PyModule;
+use pyo3::types::{PyModule, PyType};
 
 pub(crate) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     reader::init(module)?;
     protocol::init(module)?;
-    writer::init(module)
+    writer::init(module)?;
+    module.add_function(wrap_pyfunction!(register_stream_classes, module)?)
+}
+
+/// Says which classes programs use in place of the extension's, and asyncio's own writer.
+#[pyfunction]
+#[pyo3(signature = (reader, protocol, writer, asyncio_writer, /))]
+fn register_stream_classes(
+    reader: &Bound<'_, PyType>,
+    protocol: &Bound<'_, PyType>,
+    writer: &Bound<'_, PyType>,
+    asyncio_writer: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    reader::PUBLIC_CLASS.set(reader)?;
+    protocol::PUBLIC_CLASS.set(protocol)?;
+    writer::set_classes(writer, asyncio_writer)
 }

@@ -13,7 +13,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyModule, PyTuple};
 
-use super::reader::{self, StreamReader};
+use super::reader;
 use super::writer;
 use crate::interop::{imports, log};
 use crate::raw::bytes::Bytes;
@@ -23,6 +23,7 @@ use crate::raw::coroutine;
 use crate::raw::fields;
 use crate::raw::instance::Visitor;
 use crate::raw::obj::Obj;
+use crate::raw::public_class::PublicClass;
 use crate::raw::{RawResult, to_py, weak};
 use crate::tasks::scheduler::LoopRef;
 use crate::tasks::wait::{self, Ending};
@@ -36,6 +37,9 @@ static CLOSE: Name = Name::new(c"close");
 static FEED_DATA: Name = Name::new(c"feed_data");
 static FEED_EOF: Name = Name::new(c"feed_eof");
 static SET_EXCEPTION: Name = Name::new(c"set_exception");
+
+/// `hayase.StreamReaderProtocol`
+pub(super) static PUBLIC_CLASS: PublicClass<StreamReaderProtocol> = PublicClass::new();
 
 /// What `hayase.StreamReaderProtocol` stands on.
 #[pyclass(module = "hayase._core", subclass, frozen)]
@@ -97,10 +101,10 @@ impl StreamReaderProtocol {
             return Ok(());
         };
         if self.feeds_natively.get()
-            && let Ok(reader) = reader.borrow(py).cast::<StreamReader>()
+            && let Some(reader) = reader::PUBLIC_CLASS.view(py, &reader)
         {
             // Nothing of the program's runs: a reading that waits is woken through the loop.
-            return reader.get().feed(py, data);
+            return reader.feed(py, data);
         }
         let data = Bytes::copy(py, data)?;
         context.run(py, || call::method(py, &reader, &FEED_DATA, &[data.as_obj()]).map(drop))
@@ -212,9 +216,9 @@ impl StreamReaderProtocol {
         this.transport.set(Some(transport_object.clone()));
         let reader = this.live_reader(py);
         if let Some(reader) = &reader {
-            match reader.borrow(py).cast::<StreamReader>() {
-                Ok(native) => native.get().set_transport(py, &transport_object)?,
-                Err(_) => drop(reader.borrow(py).call_method1("set_transport", (transport,))?),
+            match reader::PUBLIC_CLASS.view(py, reader) {
+                Some(native) => native.set_transport(&transport_object)?,
+                None => drop(reader.borrow(py).call_method1("set_transport", (transport,))?),
             }
         }
         this.over_ssl.set(transports::is_over_ssl(transport)?);
@@ -416,12 +420,7 @@ static RECEIVER: Native = Native {
         protocol.is_instance_of::<StreamReaderProtocol>() && receiver::is_native_method(protocol, &DATA_RECEIVED)
     },
     data_received: |py, protocol, data, context| {
-        let protocol = protocol.borrow(py);
-        protocol
-            .cast::<StreamReaderProtocol>()
-            .expect("the receiver says that it is one")
-            .get()
-            .receive(py, data, context)
+        PUBLIC_CLASS.view(py, protocol).expect("the receiver says that it is one").receive(py, data, context)
     },
     callback: "data_received",
 };

@@ -22,6 +22,7 @@ use crate::raw::fastcall::{self, Args, FastMethod};
 use crate::raw::fields;
 use crate::raw::instance::{Ref, Visitor};
 use crate::raw::obj::Obj;
+use crate::raw::public_class::PublicClass;
 use crate::raw::{Raised, RawResult, exception, to_py, to_raw};
 use crate::runtime::operation::{self, Operation};
 use crate::tasks::future;
@@ -35,6 +36,9 @@ static GET_DEBUG: Name = Name::new(c"get_debug");
 
 /// asyncio's `streams._DEFAULT_LIMIT`.
 const DEFAULT_LIMIT: usize = 64 * 1024;
+
+/// `hayase.StreamReader`
+pub(super) static PUBLIC_CLASS: PublicClass<StreamReader> = PublicClass::new();
 
 /// What `hayase.StreamReader` stands on.
 #[pyclass(module = "hayase._core", subclass, frozen)]
@@ -113,11 +117,10 @@ impl StreamReader {
         self.limit.get()
     }
 
-    pub(super) fn set_transport(&self, py: Python<'_>, transport: &Obj) -> PyResult<()> {
+    pub(super) fn set_transport(&self, transport: &Obj) -> PyResult<()> {
         if self.transport.is_some() {
             return Err(PyAssertionError::new_err("Transport already set"));
         }
-        let _ = py;
         self.transport.set(Some(transport.clone()));
         Ok(())
     }

@@ -31,8 +31,7 @@ fn attempt(
     look: impl FnOnce(&StreamReader) -> RawResult<Found>,
 ) -> RawResult<Turn> {
     let object = this.target_object();
-    let object = object.borrow(py);
-    let reader = object.cast::<StreamReader>().expect("made by a reader").get();
+    let reader = reader::PUBLIC_CLASS.view(py, &object).expect("made by a reader");
     match look(reader)? {
         Found::Chunk(chunk) => Ok(Turn::Return(chunk.into_obj())),
         Found::NotYet => reader.wait(py, function).map(Turn::Await),

@@ -7,7 +7,7 @@ use pyo3::exceptions::PyAssertionError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyModule, PyTuple};
+use pyo3::types::{PyDict, PyModule, PyTuple, PyType};
 
 use super::draining;
 use super::reader::StreamReader;
@@ -17,6 +17,7 @@ use crate::raw::fastcall::{self, Args, FastMethod};
 use crate::raw::fields;
 use crate::raw::instance::Visitor;
 use crate::raw::obj::Obj;
+use crate::raw::public_class::PublicClass;
 use crate::raw::{RawResult, to_py};
 use crate::runtime::operation;
 use crate::tasks::scheduler::LoopRef;
@@ -39,9 +40,17 @@ pub(crate) struct StreamWriter {
     complete: ObjCell,
 }
 
-/// The class that servers make writers of, and asyncio's own, whose methods do what is rare. Told by
-/// `python/hayase/streams.py` when it is imported, before anybody can have put ours in asyncio's place.
+/// `hayase.StreamWriter`
+pub(super) static PUBLIC_CLASS: PublicClass<StreamWriter> = PublicClass::new();
+
+/// The class that servers make writers of, and asyncio's own, whose methods do what is rare.
 static WRITER_CLASSES: PyOnceLock<(Py<PyAny>, Py<PyAny>)> = PyOnceLock::new();
+
+/// Told by `python/hayase/streams.py` when it is imported, before anybody can have put ours in asyncio's place.
+pub(super) fn set_classes(class: &Bound<'_, PyType>, asyncio_class: &Bound<'_, PyAny>) -> PyResult<()> {
+    let _ = WRITER_CLASSES.set(class.py(), (class.clone().into_any().unbind(), asyncio_class.clone().unbind()));
+    PUBLIC_CLASS.set(class)
+}
 
 fn writer_classes(py: Python<'_>) -> &'static (Py<PyAny>, Py<PyAny>) {
     WRITER_CLASSES.get(py).expect("the package says the classes when it is imported")
@@ -69,13 +78,6 @@ pub(super) fn make(
     let event_loop = event_loop.unwrap_or_else(|| Obj::none(py));
     let class = Obj::from_any(writer_classes(py).0.bind(py));
     to_py(py, call::call_n(py, &class, &[transport, &Obj::from_any(protocol), reader, &event_loop]))
-}
-
-/// Says which class servers make writers of, and which is asyncio's own.
-#[pyfunction]
-#[pyo3(signature = (class, asyncio_class, /))]
-fn register_stream_writer(py: Python<'_>, class: Py<PyAny>, asyncio_class: Py<PyAny>) {
-    let _ = WRITER_CLASSES.set(py, (class, asyncio_class));
 }
 
 impl StreamWriter {
@@ -250,7 +252,6 @@ pub(super) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     fields::add(py, c"_protocol", |writer: &StreamWriter| &writer.protocol)?;
     fields::add(py, c"_reader", |writer: &StreamWriter| &writer.reader)?;
     fields::add(py, c"_loop", |writer: &StreamWriter| &writer.event_loop)?;
-    module.add_function(wrap_pyfunction!(register_stream_writer, module)?)?;
     fastcall::add_method::<StreamWriter, Write>(py)?;
     fastcall::add_method::<StreamWriter, Drain>(py)
 }
@@ -258,8 +259,7 @@ pub(super) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
 impl StreamWriter {
     /// The awaitable behind `wait_closed()`.
     pub(super) fn close_waiter(py: Python<'_>, this: &Obj) -> RawResult<Obj> {
-        let writer = this.borrow(py);
-        let writer = writer.cast::<StreamWriter>().expect("made by a writer").get();
+        let writer = PUBLIC_CLASS.view(py, this).expect("made by a writer");
         let protocol = writer.protocol.get().unwrap_or_else(|| Obj::none(py));
         call::method(py, &protocol, &GET_CLOSE_WAITER, &[this])
     }
