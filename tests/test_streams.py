@@ -418,8 +418,8 @@ STEP = st.one_of(
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(steps=st.lists(STEP, max_size=25), limit=st.integers(1, 20))
-def test_any_order_of_operations_gives_what_asyncio_gives(streams, run, loop, steps, limit):
+@given(steps=st.lists(STEP, max_size=25), limit=st.integers(1, 20), looks=st.booleans())
+def test_any_order_of_operations_gives_what_asyncio_gives(streams, run, loop, steps, limit, looks):
     async def play(module):
         reader = module.StreamReader(limit=limit, loop=loop)
         transport = Pausable()
@@ -452,7 +452,9 @@ def test_any_order_of_operations_gives_what_asyncio_gives(streams, run, loop, st
                     tasks.append(asyncio.ensure_future(one(len(tasks), getattr(reader, what)(argument))))
             if what.startswith("read"):
                 await asyncio.sleep(0)
-            log.append((bytes(reader._buffer), reader._paused, reader._waiter is None, list(transport.asked)))
+            # Looking is itself a use of the buffer.
+            buffer = bytes(reader._buffer) if looks else None
+            log.append((buffer, reader._paused, reader._waiter is None, list(transport.asked)))
         for _ in range(3):
             await asyncio.sleep(0)
         for task in tasks:
@@ -825,6 +827,80 @@ def test_a_reading_that_waits_finds_the_buffer_changed(reader, run, turn, loop):
     reader.feed_data(b" end\nrest")
     assert run(reading) == b"another end\n"
     assert bytes(reader._buffer) == b"rest"
+
+
+@pytest.mark.parametrize(
+    ("method", "count"), [("read", 6), ("read", 100), ("read", 2**40), ("readexactly", 6), ("readexactly", 4)]
+)
+@pytest.mark.parametrize("meanwhile", ["nothing", "more", "look", "change", "another", "end", "failure"])
+def test_what_arrives_whole_for_a_reading_that_waits_may_be_used_before(
+    reader, run, turn, loop, method, count, meanwhile
+):
+    reading = loop.create_task(caught(getattr(reader, method)(count)))
+    turn()
+    reader.feed_data(b"whole.")
+    other = None
+    match meanwhile:
+        case "more":
+            reader.feed_data(b"more")
+        case "look":
+            assert reader._buffer == b"whole."
+        case "change":
+            reader._buffer[:3] = b"other"
+        case "another":
+            with pytest.raises(StopIteration) as done_at_once:
+                reader.read(5).send(None)
+            other = done_at_once.value.value
+        case "end":
+            reader.feed_eof()
+        case "failure":
+            reader.set_exception(OSError("told"))
+    turn(2)
+    done = reading.done()
+    if not done:
+        reader.feed_data(b"the end")
+    taken = {"read": b"whole.", "readexactly": b"whole."[:count]}[method]
+    match meanwhile:
+        case "nothing" | "look" | "end" | "failure":
+            expected, left = taken, b"whole."[len(taken) :]
+        case "more":
+            expected, left = b"whole.more"[:count], b"whole.more"[count:]
+        case "change":
+            expected, left = b"otherle."[:count], b"otherle."[count:]
+        case "another" if method == "readexactly":
+            expected, left = b".the end"[:count], b".the end"[count:]
+        case "another":
+            expected, left = b".", b""
+    assert run(reading) == expected
+    assert other in (None, b"whole")
+    assert reader._buffer == left
+    assert done is not (meanwhile == "another" and method == "readexactly")
+
+
+def test_a_reading_that_is_cancelled_leaves_what_arrived_whole(reader, run, turn, loop):
+    for method in ("read", "readexactly"):
+        reading = loop.create_task(getattr(reader, method)(5))
+        turn()
+        reader.feed_data(b"12345")
+        reading.cancel()
+        assert attempt(run, reading) == (asyncio.CancelledError, "")
+        assert run(reader.read(3)) == b"123"
+        assert run(reader.read(3)) == b"45"
+
+
+def test_more_than_the_limit_arriving_whole_pauses_and_resumes_the_transport(reader, run, turn, loop):
+    transport = Pausable()
+    reader.set_transport(transport)
+    for take in (100, 33, 20):
+        reading = loop.create_task(reader.read(take))
+        turn()
+        reader.feed_data(b"x" * 33)
+        assert transport.asked == ["pause"]
+        assert len(run(reading)) == min(take, 33)
+        assert transport.asked == ["pause", "resume"]
+        assert len(reader._buffer) == 33 - min(take, 33)
+        reader._buffer.clear()
+        transport.asked.clear()
 
 
 def test_looking_at_the_buffer_changes_nothing(reader, run, turn, loop):
