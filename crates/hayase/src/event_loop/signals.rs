@@ -8,7 +8,7 @@
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use driver::Interest;
+use driver::{Interest, Token};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyInt;
@@ -37,6 +37,8 @@ pub(super) struct Signals {
     writer: ObjCell,
     reader_fd: GilValue<RawFd>,
     writer_fd: GilValue<RawFd>,
+    /// The registration of the reader.
+    token: GilValue<Option<Token>>,
 }
 
 impl Signals {
@@ -47,6 +49,7 @@ impl Signals {
             writer: ObjCell::empty(),
             reader_fd: GilValue::new(-1),
             writer_fd: GilValue::new(-1),
+            token: GilValue::new(None),
         }
     }
 
@@ -158,7 +161,8 @@ fn make_pair(this: &Bound<'_, Loop>) -> PyResult<()> {
     reader.call_method1("setblocking", (false,))?;
     writer.call_method1("setblocking", (false,))?;
     let fd: RawFd = reader.call_method0("fileno")?.extract()?;
-    this.get().runtime.watch(py, fd, Interest::READABLE, SlotKind::Signals, Obj::none(py))?;
+    let token = this.get().runtime.watch(py, fd, Interest::READABLE, SlotKind::Signals, Obj::none(py))?;
+    signals.token.set(Some(token));
     signals.reader_fd.set(fd);
     signals.writer_fd.set(writer.call_method0("fileno")?.extract()?);
     signals.reader.set(Some(Obj::from_bound(reader)));
@@ -302,6 +306,9 @@ pub(super) fn close(this: &Bound<'_, Loop>) -> PyResult<()> {
     if WAKEUP_FD.load(Ordering::Relaxed) == event_loop.signals.writer_fd.get() {
         WAKEUP_FD.store(-1, Ordering::Relaxed);
         withdraw(py, event_loop)?;
+    }
+    if let Some(token) = event_loop.signals.token.replace(None) {
+        drop(event_loop.runtime.unwatch(py, token));
     }
     for socket in [event_loop.signals.reader.take(), event_loop.signals.writer.take()].into_iter().flatten() {
         socket.borrow(py).call_method0("close")?;
