@@ -226,6 +226,33 @@ def test_an_emptied_socket_is_asked_when_the_loop_has_looked(loop, run, tcp_pair
     run(main())
 
 
+def test_a_method_of_sockets_is_called_while_it_is_replaced(loop, run, pair, monkeypatch):
+    ours, theirs = pair
+    asked = []
+
+    def fileno(sock):
+        asked.append(sock)
+        return socket.SocketType.fileno(sock)
+
+    async def receive_one():
+        receiving = loop.create_task(loop.sock_recv(ours, 10))
+        await turns()
+        theirs.send(b"x")
+        assert await receiving == b"x"
+
+    async def main():
+        await receive_one()
+        with monkeypatch.context() as patch:
+            patch.setattr(socket.socket, "fileno", fileno)
+            await receive_one()
+        assert ours in asked
+        asked.clear()
+        await receive_one()
+        assert not asked
+
+    run(main())
+
+
 def test_data_behind_an_urgent_byte_is_received(loop, run, tcp_pair):
     ours, theirs = tcp_pair
 

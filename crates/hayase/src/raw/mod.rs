@@ -30,6 +30,7 @@ pub(crate) mod handled;
 pub(crate) mod instance;
 pub(crate) mod iterate;
 pub(crate) mod kept_context;
+pub(crate) mod known_method;
 pub(crate) mod libssl;
 pub(crate) mod live;
 pub(crate) mod loop_ref;

@@ -24,13 +24,14 @@ use crate::raw::bytes::{self, Bytes};
 use crate::raw::call::{self, Name};
 use crate::raw::cell::{GilValue, ObjCell};
 use crate::raw::instance::{Class, Data, Ref, Visitor};
+use crate::raw::known_method::KnownMethod;
 use crate::raw::obj::Obj;
 use crate::raw::{Raised, RawResult, exception, to_py, to_raw};
 use crate::runtime::suspendable::{self, Outcome, Progress, Suspendable, Turn};
 use crate::runtime::{RuntimeRef, SCRATCH_BYTES};
 
-static FILENO: Name = Name::new(c"fileno");
-static GETBLOCKING: Name = Name::new(c"getblocking");
+static FILENO: KnownMethod = KnownMethod::new(c"fileno");
+static GETBLOCKING: KnownMethod = KnownMethod::new(c"getblocking");
 static RECV: Name = Name::new(c"recv");
 static RECV_INTO: Name = Name::new(c"recv_into");
 static RECVFROM: Name = Name::new(c"recvfrom");
@@ -481,7 +482,7 @@ fn view_of_bytes(py: Python<'_>, data: &Obj) -> PyResult<Obj> {
 /// Whether its time-out is zero.
 #[inline]
 fn never_blocks(py: Python<'_>, sock: &Obj) -> RawResult<bool> {
-    Ok(!call::is_true(py, &call::method(py, sock, &GETBLOCKING, &[])?)?)
+    Ok(!call::is_true(py, &GETBLOCKING.call(py, sock)?)?)
 }
 
 #[inline]
@@ -491,6 +492,6 @@ pub(super) fn is_plain_socket(py: Python<'_>, sock: &Bound<'_, PyAny>) -> bool {
 
 #[inline]
 fn descriptor(py: Python<'_>, sock: &Obj) -> RawResult<RawFd> {
-    let number = call::method(py, sock, &FILENO, &[])?;
+    let number = FILENO.call(py, sock)?;
     to_raw(py, number.borrow(py).extract())
 }
