@@ -403,14 +403,15 @@ def test_a_million_timers_armed_and_cancelled_give_their_memory_back(program):
             del handles, handle
             loop.stop()
             loop.run_forever()
-        some(200_000)
+        at_once = 200_000 if SIDE == "hayase" else 40_000  # asyncio's heap takes half a minute in a debug build
+        some(at_once)
         gc.collect()
         before = resident()
         for _ in range(5):
-            some(200_000)
+            some(at_once)
         gc.collect()
         grown = resident() - before
-        assert grown < 40_000_000, grown
+        assert grown < 200 * at_once, grown
         loop.close()
         print("fine")
     """)
