@@ -22,7 +22,7 @@ pub(super) fn replaced_sock_connect(py: Python<'_>, co: &Co) -> PyResult<Option<
     let event_loop = co.event_loop().borrow(py);
     let name = pyo3::intern!(py, "sock_connect");
     let in_class = !event_loop.get_type().getattr(name)?.is(&py.get_type::<Loop>().getattr(name)?);
-    let on_instance = || event_loop.getattr("__dict__")?.cast::<PyDict>()?.contains(name);
+    let on_instance = || event_loop.getattr(pyo3::intern!(py, "__dict__"))?.cast::<PyDict>()?.contains(name);
     if in_class || on_instance()? {
         return event_loop.getattr(name).map(|method| Some(Obj::from_bound(method)));
     }

@@ -350,9 +350,8 @@ impl StreamReaderProtocol {
         let Some(closed) = self.closed.get() else {
             return Ok(());
         };
-        let closed = closed.borrow(py);
-        if closed.call_method0("done")?.is_truthy()? && !closed.call_method0("cancelled")?.is_truthy()? {
-            closed.call_method0("exception")?;
+        if to_py(py, wait::is_done(py, &closed))? {
+            to_py(py, wait::ending(py, &closed))?;
         }
         Ok(())
     }
