@@ -29,8 +29,8 @@ use crate::raw::obj::Obj;
 use crate::raw::to_py;
 use crate::runtime::RuntimeRef;
 use crate::runtime::coroutine::{self, Co};
-use crate::transports::address;
-use crate::transports::stream::{self, Names, Parts, Socket};
+use crate::transports::address::{self, Names};
+use crate::transports::stream::{self, Parts, Socket};
 use crate::transports::waiter::Watched;
 
 static CREATE_FUTURE: Name = Name::new(c"create_future");
@@ -508,7 +508,7 @@ fn open_transport(
         }
     };
     if let address::Name::Inet(_) = *names.local {
-        crate::transports::server::set_nodelay(fd);
+        crate::transports::server::listener::set_nodelay(fd);
     }
     let runtime = co.runtime_ref();
     let context = to_py(py, KeptContext::of_current(py))?;

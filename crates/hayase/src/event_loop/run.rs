@@ -9,7 +9,7 @@ use crate::interop::imports;
 use crate::raw::obj::Obj;
 use crate::raw::{no_panic, to_py};
 use crate::runtime::coroutine::{self, Co};
-use crate::transports::stream;
+use crate::transports;
 
 pub(super) fn check_not_running(this: &Bound<'_, Loop>) -> PyResult<()> {
     let py = this.py();
@@ -135,7 +135,7 @@ pub(super) fn close(this: &Bound<'_, Loop>) -> PyResult<()> {
     event_loop.executor_was_shut_down.set(true);
     drop(scheduler.drain(py));
     drop(event_loop.runtime.close(py));
-    stream::close_all(py, &event_loop.runtime);
+    transports::close_all(py, &event_loop.runtime);
     event_loop.runtime.driver.shut_down()?;
     if let Some(executor) = event_loop.default_executor.take() {
         let keywords = pyo3::types::PyDict::new(py);

@@ -164,9 +164,9 @@ fn run_batch(py: Python<'_>, this: &Obj, event_loop: &Loop) -> RawResult<()> {
         } else {
             run_entry(py, this, event_loop, entry)
         };
-        if outcome.is_ok() && left > 0 && transports::stream::flush_is_due(py, runtime) {
+        if outcome.is_ok() && left > 0 && transports::write::flush_is_due(py, runtime) {
             runtime.scheduler.standing.leave(py);
-            outcome = transports::stream::flush_all(py, runtime);
+            outcome = transports::write::flush_all(py, runtime);
         }
         if outcome.is_err() {
             break;
@@ -174,11 +174,11 @@ fn run_batch(py: Python<'_>, this: &Obj, event_loop: &Loop) -> RawResult<()> {
     }
     runtime.scheduler.standing.leave(py);
     match outcome {
-        Ok(()) => transports::stream::flush_all(py, runtime),
+        Ok(()) => transports::write::flush_all(py, runtime),
         Err(raised) => {
             // Kept aside, because flushing may call protocols.
             let err = raised.fetch(py);
-            if let Err(raised) = transports::stream::flush_all(py, runtime) {
+            if let Err(raised) = transports::write::flush_all(py, runtime) {
                 raised.fetch(py).write_unraisable(py, Some(&this.borrow(py)));
             }
             Err(Raised::from_err(py, err))

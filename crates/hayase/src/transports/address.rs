@@ -3,12 +3,14 @@
 
 use std::ffi::OsStr;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
+use std::rc::Rc;
 
 use driver::Address;
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
 
 use crate::raw::instance::Visitor;
 use crate::raw::obj::Obj;
@@ -40,6 +42,21 @@ impl Name {
             Name::Unknown | Name::Inet(_) | Name::Unix(_) => {}
             Name::Python(object) => visitor.obj(object),
         }
+    }
+}
+
+/// Both ends of a connection.
+pub(crate) struct Names {
+    pub(crate) peer: Name,
+    /// The connections of one listening socket have it in common, so the collector is not told of it.
+    pub(crate) local: Rc<Name>,
+}
+
+impl Names {
+    /// What a `socket.socket` says.
+    pub(crate) fn of_socket(socket: &Bound<'_, PyAny>) -> PyResult<Names> {
+        let peer = of_socket(socket, "getpeername")?;
+        Ok(Names { peer, local: Rc::new(of_socket(socket, "getsockname")?) })
     }
 }
 
@@ -142,4 +159,17 @@ pub(crate) fn of_socket(socket: &Bound<'_, PyAny>, method: &str) -> PyResult<Nam
         Err(err) if err.is_instance_of::<pyo3::exceptions::PyOSError>(socket.py()) => Ok(Name::Unknown),
         Err(err) => Err(err),
     }
+}
+
+/// A `socket.socket` over a descriptor that does not block. It owns the descriptor from now on; if it cannot be made, the caller
+/// still does.
+pub(super) fn socket_object(py: Python<'_>, fd: RawFd) -> PyResult<Bound<'_, PyAny>> {
+    let keywords = PyDict::new(py);
+    keywords.set_item("fileno", fd)?;
+    let socket = py.import("socket")?.getattr("socket")?.call((), Some(&keywords))?;
+    if let Err(err) = socket.call_method1("setblocking", (false,)) {
+        socket.call_method0("detach")?;
+        return Err(err);
+    }
+    Ok(socket)
 }

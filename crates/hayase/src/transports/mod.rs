@@ -1,7 +1,7 @@
 //! Transports and servers: bytes between a socket and a protocol.
 //!
-//! `stream.rs` is the connection, `read.rs` and `write.rs` its two halves, `receiver.rs` says who gets what it reads;
-//! `tls/` is the layer over any of them; `datagram/` is UDP and Unix datagrams; `server.rs` listens and accepts; `pipe/` has the
+//! `stream/` is the connection, `read.rs` and `write.rs` its two halves, `receiver.rs` says who gets what it reads;
+//! `tls/` is the layer over any of them; `datagram/` is UDP and Unix datagrams; `server/` listens and accepts; `pipe/` has the
 //! two ends of pipes, `child.rs` waits for a child process, `waiter.rs` once for a descriptor; `marks.rs` reads the marks of flow control, `reports.rs` is
 //! what any of them says to handlers and logs. A transport knows its slot in the runtime; only the event loop's dispatch turns a slot back into an object and calls in here.
 
@@ -28,8 +28,8 @@ use pyo3::types::PyModule;
 use crate::raw::call::{self, Name};
 use crate::raw::obj::Obj;
 use crate::raw::{RawResult, attributes};
-use crate::runtime::RuntimeRef;
 use crate::runtime::slots::SlotKind;
+use crate::runtime::{Runtime, RuntimeRef};
 
 /// The protocol has to be told that it is connected; then reading begins.
 pub(crate) const CONNECTION_MADE: u32 = 1;
@@ -54,6 +54,26 @@ pub(crate) fn on_native(py: Python<'_>, object: &Obj, work: u32) -> RawResult<()
         CONNECTION_MADE => stream::connection_made(&transport),
         CONNECTION_LOST => stream::connection_lost(&transport),
         other => unreachable!("no transport asks for work {other}"),
+    }
+}
+
+/// Closes what a closed loop has left open: called when its registrations are gone.
+pub(crate) fn close_all(py: Python<'_>, runtime: &Runtime) {
+    for object in runtime.open.list(py) {
+        let object = object.borrow(py);
+        let closed = if let Ok(transport) = object.cast::<stream::StreamTransport>() {
+            transport.get().close_with_the_loop(py)
+        } else if let Ok(transport) = object.cast::<datagram::DatagramTransport>() {
+            transport.get().close_with_the_loop(py)
+        } else if let Ok(server) = object.cast::<server::Server>() {
+            server.get().close_with_the_loop(py)
+        } else {
+            close_other_with_the_loop(&object);
+            Ok(())
+        };
+        if let Err(err) = closed {
+            err.write_unraisable(py, Some(&object));
+        }
     }
 }
 
@@ -130,10 +150,10 @@ pub(crate) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<pipe::write::WritePipeTransport>()?;
     module.add_class::<child::Child>()?;
     module.add_class::<server::Server>()?;
-    module.add_class::<server::Listener>()?;
+    module.add_class::<server::listener::Listener>()?;
     module.add_class::<waiter::Waiter>()?;
     pipe::write::add_methods(module.py())?;
     datagram::add_methods(module.py())?;
-    stream::add_methods(module.py())?;
+    stream::methods::add_methods(module.py())?;
     tls::init(module)
 }

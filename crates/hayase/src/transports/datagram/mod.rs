@@ -26,7 +26,8 @@ use pyo3::types::{PyDict, PyTuple};
 use self::peers::Peers;
 use self::send::Queued;
 use super::reports::{self, Reporter, Shown};
-use super::stream::Names;
+
+use super::address::Names;
 use super::{CONNECTION_LOST, CONNECTION_MADE, address, marks, waiter};
 use crate::interop::{errors, imports};
 use crate::raw::call::{self, Name};
