@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import re
 import socket
@@ -124,6 +125,46 @@ def test_small_writes_leave_when_the_callback_that_wrote_them_ends(run, loop, lo
     with theirs:
         run(main())
     assert seen == ([b"", 8, b"headbody"] if loop_factory.is_hayase else [b"head", 0, b"body"])
+
+
+@pytest.mark.oracle_differs("each write of asyncio's fails in the task that wrote; hayase's fails when the turn ends")
+def test_who_is_told_of_a_failed_write_never_sees_the_task_of_another(run, loop, loop_factory):
+    seen = []
+    ours, theirs = socket.socketpair()
+
+    class Log(logging.Handler):
+        def emit(self, record):
+            if "Fatal write error" in record.getMessage():
+                seen.append(asyncio.current_task(loop))
+
+    async def write(transport):
+        transport.write(b"x")
+
+    async def do_something_else():
+        assert asyncio.current_task() is not writer
+
+    async def main():
+        nonlocal writer
+        transport, protocol = await loop.create_connection(Recording, sock=ours)
+        transport.pause_reading()  # else the end would be read first
+        theirs.close()
+        writer, other = asyncio.create_task(write(transport)), asyncio.create_task(do_something_else())
+        await asyncio.gather(writer, other)
+        assert isinstance(await protocol.closed, BrokenPipeError)
+
+    writer = None
+    log, logger = Log(), logging.getLogger("asyncio")
+    level = logger.level
+    logger.addHandler(log)
+    logger.setLevel(logging.DEBUG)
+    loop.set_debug(True)
+    try:
+        run(main())
+    finally:
+        loop.set_debug(False)
+        logger.setLevel(level)
+        logger.removeHandler(log)
+    assert seen == ([None] if loop_factory.is_hayase else [writer])
 
 
 def test_what_callbacks_of_one_turn_write_has_left_when_it_ends(run, loop):

@@ -166,7 +166,7 @@ fn run_batch(py: Python<'_>, this: &Obj, event_loop: &Loop) -> RawResult<()> {
         };
         if outcome.is_ok() && left > 0 && transports::write::flush_is_due(py, runtime) {
             runtime.scheduler.standing.leave(py);
-            outcome = transports::write::flush_all(py, runtime);
+            outcome = flush(py, this, event_loop);
         }
         if outcome.is_err() {
             break;
@@ -174,16 +174,28 @@ fn run_batch(py: Python<'_>, this: &Obj, event_loop: &Loop) -> RawResult<()> {
     }
     runtime.scheduler.standing.leave(py);
     match outcome {
-        Ok(()) => transports::write::flush_all(py, runtime),
+        Ok(()) => flush(py, this, event_loop),
         Err(raised) => {
-            // Kept aside, because flushing may call protocols.
+            // Kept aside, because flushing may call programs.
             let err = raised.fetch(py);
-            if let Err(raised) = transports::write::flush_all(py, runtime) {
+            if let Err(raised) = flush(py, this, event_loop) {
                 raised.fetch(py).write_unraisable(py, Some(&this.borrow(py)));
             }
             Err(Raised::from_err(py, err))
         }
     }
+}
+
+/// What the entries wrote leaves. Whom that calls (a log handler that is told of a broken connection) sees no current task: the
+/// last one that ran need not be the one that wrote.
+#[inline]
+fn flush(py: Python<'_>, this: &Obj, event_loop: &Loop) -> RawResult<()> {
+    let runtime = &event_loop.runtime;
+    if !transports::write::has_corked(py, runtime) {
+        return Ok(());
+    }
+    current::leave_last(py, &runtime.scheduler, this)?;
+    transports::write::flush_all(py, runtime)
 }
 
 #[inline]
