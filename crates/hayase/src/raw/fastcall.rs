@@ -132,14 +132,7 @@ impl<'a> Args<'a> {
         names: [&'static Name; N],
         required: usize,
     ) -> RawResult<[Option<Obj>; N]> {
-        let mut bound = [const { None }; N];
-        if self.positional <= N && self.positional >= required && self.keyword_count() == 0 {
-            for (i, slot) in bound.iter_mut().enumerate() {
-                *slot = self.get(i);
-            }
-            return Ok(bound);
-        }
-        self.bind_slowly(py, names, required, N)
+        self.bind_mixed(py, names, required, N)
     }
 
     /// As [`Args::bind`]; only the first `positional` of the names may be given by position.
@@ -152,7 +145,7 @@ impl<'a> Args<'a> {
         positional: usize,
     ) -> RawResult<[Option<Obj>; N]> {
         let mut bound = [const { None }; N];
-        if self.positional == required && self.keyword_count() == 0 {
+        if (required..=positional).contains(&self.positional) && self.keyword_count() == 0 {
             for (i, slot) in bound.iter_mut().enumerate() {
                 *slot = self.get(i);
             }
