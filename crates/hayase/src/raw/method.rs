@@ -35,7 +35,7 @@ pub(crate) struct Method {
 }
 
 /// The function of a descriptor. Called without the descriptor's own checks, as the interpreter does it once it knows a call
-/// well; it never gets to know this class (60 ns of an `await event.wait()`).
+/// well; it never gets to know this class (`readline` from the buffer: 157 ns instead of 185).
 #[derive(Clone, Copy)]
 enum Direct {
     NoArgs(ffi::PyCFunction),
