@@ -114,6 +114,57 @@ def test_what_a_block_gives_back_is_not_given_back_twice(run, aio):
     run(main())
 
 
+def test_the_methods_of_a_block_are_bound_methods(run, aio):
+    async def main():
+        group, timeout = aio.TaskGroup(), aio.timeout(None)
+        locks = (aio.Lock(), aio.Semaphore(), aio.BoundedSemaphore(), aio.Condition())
+        for lock in (*locks, group, timeout):
+            other = aio.Lock()
+            for name in ("__aenter__", "__aexit__"):
+                method, function = getattr(lock, name), getattr(type(lock), name)
+                assert inspect.ismethod(method) and callable(method)
+                assert method.__self__ is lock and method.__func__ is function
+                assert method.__name__ == name and method.__doc__ == function.__doc__
+                assert sys.version_info < (3, 12) or inspect.iscoroutinefunction(method)
+                assert method == getattr(lock, name) and hash(method) == hash(getattr(lock, name))
+                assert method not in (function, getattr(other, name))
+                assert repr(method).startswith("<bound method ") and f"{name} of " in repr(method)
+                with pytest.raises(AttributeError):
+                    method.nothing  # noqa: B018
+                with pytest.raises(TypeError):
+                    method(1, 2, 3, 4)
+                with pytest.raises(TypeError):
+                    method(nothing=1)
+
+    run(main())
+
+
+def test_a_bound_method_of_a_block_is_pickled_by_name(aio):
+    lock = aio.Lock()
+    method = copy.copy(lock.__aenter__)
+    assert method.__self__ is lock and method == lock.__aenter__
+
+
+def test_a_method_of_a_block_in_a_cycle_is_collected(aio):
+    lock = aio.Lock()
+    lock.leave = lock.__aexit__
+    gone = weakref.ref(lock)
+    del lock
+    gc.collect()
+    assert gone() is None
+
+
+def test_a_method_of_a_block_keeps_its_object(run, aio):
+    async def main():
+        enter, leave = (lambda lock: (lock.__aenter__, lock.__aexit__))(aio.Lock())
+        assert await enter() is None
+        assert enter.__self__.locked()
+        assert await leave(exc_type=None, exc=None, tb=None) is None
+        assert not enter.__self__.locked()
+
+    run(main())
+
+
 def test_the_end_of_a_block_can_be_driven_by_hand(make):
     lock = make()
     for how in ("send", "throw", "close"):

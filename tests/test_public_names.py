@@ -208,6 +208,9 @@ def test_a_class_has_the_protocols_of_asyncios(name):
     for exit_method in ("__aexit__", "__exit__"):
         if hasattr(theirs, exit_method):
             assert without_self(getattr(ours, exit_method)) == without_self(getattr(theirs, exit_method))
+    for awaited in ("__aenter__", "__aexit__"):
+        if hasattr(theirs, awaited):
+            assert is_coroutine_function(getattr(ours, awaited)) == is_coroutine_function(getattr(theirs, awaited))
 
 
 @pytest.mark.parametrize(("cls", "name"), METHODS, ids=lambda value: value)

@@ -115,13 +115,12 @@ WAIT_FOR_RUNS_INLINE = sys.version_info >= (3, 12)
 def resemble_methods(ours: type, theirs: type) -> None:
     """Let the methods of a class of the extension say that they make coroutines, where those of asyncio's class do.
 
-    Not the two of `async with`: nobody asks them, mocks have both anyway, and calling them would be a tenth slower. Nor
-    twice: the package may be imported anew, the extension is made once.
+    Not twice: the package may be imported anew, the extension is made once.
     """
     from . import _core  # not before the check for the GIL
 
     for name, method in list(vars(ours).items()):
-        if name.startswith("_") or type(method) is not MethodDescriptorType:
+        if type(method) is not MethodDescriptorType:
             continue
         if inspect.iscoroutinefunction(getattr(theirs, name, None)):
             marked: Any = _core.method(method)

@@ -13,7 +13,11 @@ static EXC: Name = Name::new(c"exc");
 static TB: Name = Name::new(c"tb");
 
 /// Those of `__aexit__`, which are not looked at.
+#[inline]
 pub(crate) fn exit(py: Python<'_>, args: &Args<'_>) -> RawResult<()> {
+    if args.len() == 3 && args.keyword_count() == 0 {
+        return Ok(());
+    }
     args.named("__aexit__").bind(py, [&EXC_TYPE, &EXC, &TB], 3).map(drop)
 }
 

@@ -18,6 +18,8 @@ unsafe extern "C" {
     pub(crate) fn _PyBytes_Resize(bytes: *mut *mut ffi::PyObject, size: ffi::Py_ssize_t) -> std::ffi::c_int;
     /// A `types.MethodType`: `function` bound to `instance`. Part of the C-API of every supported version.
     pub(crate) fn PyMethod_New(function: *mut ffi::PyObject, instance: *mut ffi::PyObject) -> *mut ffi::PyObject;
+    /// `types.MethodType` itself.
+    pub(crate) static mut PyMethod_Type: ffi::PyTypeObject;
 }
 
 /// Takes the exception out of the thread state, if one is set.

@@ -1,10 +1,24 @@
-//! The two operations on a dict that run per step.
+//! The operations on a dict that run per step.
 
 use pyo3::exceptions::PyKeyError;
 use pyo3::{Python, ffi};
 
 use super::obj::Obj;
 use super::{Raised, RawResult};
+
+/// `dict.get(key)`
+#[inline]
+pub(crate) fn get(_py: Python<'_>, dict: &Obj, key: &Obj) -> RawResult<Option<Obj>> {
+    // SAFETY: as in `set`; a borrowed reference, which is counted before anything else runs, or null, with an exception only if
+    // the key could not be asked.
+    unsafe {
+        let value = ffi::PyDict_GetItemWithError(dict.as_ptr(), key.as_ptr());
+        if !value.is_null() {
+            return Ok(Some(Obj::from_borrowed(value)));
+        }
+        if ffi::PyErr_Occurred().is_null() { Ok(None) } else { Err(Raised) }
+    }
+}
 
 /// `dict[key] = value`
 #[inline]

@@ -6,14 +6,14 @@
 use std::marker::PhantomData;
 use std::sync::OnceLock;
 
-use pyo3::ffi;
+use pyo3::{Python, ffi};
 
 use super::cell::{GilValue, ObjCell};
 use super::instance::Visitor;
 use super::obj::Obj;
 
 /// Finds the scheduler inside a loop object: null for a loop that is not ours, or whose class overrides `call_soon`.
-pub(crate) type Finder = fn(&Obj) -> *const ();
+pub(crate) type Finder = fn(Python<'_>, &Obj) -> *const ();
 
 static FINDER: OnceLock<Finder> = OnceLock::new();
 
@@ -30,7 +30,11 @@ pub(crate) struct LoopRef<S> {
 
 impl<S> LoopRef<S> {
     pub(crate) fn new(event_loop: Obj) -> LoopRef<S> {
-        let scheduler = FINDER.get().map_or(std::ptr::null(), |find| find(&event_loop)).cast();
+        let find = |find: &Finder| {
+            // SAFETY: who holds an `Obj` is attached.
+            find(unsafe { Python::assume_attached() }, &event_loop)
+        };
+        let scheduler = FINDER.get().map_or(std::ptr::null(), find).cast();
         LoopRef { object: ObjCell::new(Some(event_loop)), scheduler: GilValue::new(scheduler), _scheduler: PhantomData }
     }
 

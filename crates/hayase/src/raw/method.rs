@@ -19,7 +19,7 @@ use super::fastcall::Args;
 use super::instance::{Class, Data, Ref, Visitor};
 use super::obj::Obj;
 use super::table::Table;
-use super::{Raised, RawResult, compat, function, to_py};
+use super::{Raised, RawResult, bound_method, compat, entry, function, to_py};
 
 #[repr(C)]
 pub(crate) struct Method {
@@ -29,6 +29,8 @@ pub(crate) struct Method {
     /// The class that the descriptor belongs to.
     owner: *mut ffi::PyTypeObject,
     direct: Direct,
+    /// `__aenter__` or `__aexit__`: bound as `bound_method.rs` says.
+    is_special: bool,
     /// The interpreter's own descriptor; never empty, because no collector may take it from who is being called.
     descriptor: ObjCell,
     attributes: Attributes,
@@ -37,7 +39,7 @@ pub(crate) struct Method {
 /// The function of a descriptor. Called without the descriptor's own checks, as the interpreter does it once it knows a call
 /// well; it never gets to know this class (`readline` from the buffer: 157 ns instead of 185).
 #[derive(Clone, Copy)]
-enum Direct {
+pub(super) enum Direct {
     NoArgs(ffi::PyCFunction),
     Keywords(ffi::PyCFunctionFastWithKeywords),
     Unknown,
@@ -117,11 +119,16 @@ unsafe extern "C" fn bind(
     instance: *mut ffi::PyObject,
     _owner: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: both alive during the call, the instance may be null; a new reference or null with an exception is returned.
+    // SAFETY: both alive during the call, the instance may be null; a new reference or null with an exception is returned. What
+    // is called directly is given an instance of its class.
     unsafe {
         if instance.is_null() {
             ffi::Py_INCREF(this);
             return this;
+        }
+        let method = Ref::<Method>::view(&this);
+        if method.is_special && is_instance(instance, method.owner) {
+            return entry(|py| bound_method::make(py, method, method.direct, Obj::view(&instance)));
         }
         compat::PyMethod_New(this, instance)
     }
@@ -143,11 +150,14 @@ fn make(py: Python<'_>, args: &Args<'_>) -> RawResult<Obj> {
         let descriptor = &*descriptor.as_ptr().cast::<ffi::PyMethodDescrObject>();
         (descriptor.d_common.d_type, Direct::of(&*descriptor.d_method))
     };
+    let name = call::getattr(py, &descriptor, &NAME)?;
+    let is_special = ["__aenter__", "__aexit__"].contains(&name.borrow(py).to_string().as_str());
     let made = Method {
         vectorcall,
         inner_vectorcall,
         owner,
         direct,
+        is_special,
         descriptor: ObjCell::new(Some(descriptor.clone())),
         attributes: Attributes::empty(),
     };
@@ -172,6 +182,7 @@ fn inner(py: Python<'_>, this: &Ref<Method>) -> Obj {
 
 /// Makes the type; once, at import.
 pub(crate) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()> {
+    bound_method::init(py)?;
     const FLAGS: u64 =
         ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION | ffi::Py_TPFLAGS_HAVE_VECTORCALL | ffi::Py_TPFLAGS_METHOD_DESCRIPTOR;
     let table =

@@ -12,6 +12,7 @@
 
 pub(crate) mod attributes;
 pub(crate) mod bound_function;
+mod bound_method;
 pub(crate) mod bytes;
 pub(crate) mod call;
 pub(crate) mod cell;
@@ -41,6 +42,7 @@ pub(crate) mod obj;
 pub(crate) mod public_class;
 pub(crate) mod stop_iteration;
 pub(crate) mod table;
+pub(crate) mod type_version;
 pub(crate) mod typespec;
 pub(crate) mod weak;
 

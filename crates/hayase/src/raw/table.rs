@@ -91,6 +91,11 @@ impl<T: Data> Table<T> {
         }
     }
 
+    /// A final type that can be patched all the same.
+    pub(crate) fn mutable(self) -> Self {
+        self.map(|builder| builder.without_flag(ffi::Py_TPFLAGS_IMMUTABLETYPE))
+    }
+
     /// Instances (of a type on `object`) have a dict and can be referenced weakly; `offset` is where in `T` its
     /// [`Attributes`] are.
     pub(crate) fn attributes(self, offset: usize) -> Self {
@@ -116,6 +121,11 @@ impl<T: Data> Table<T> {
     /// `tp_descr_get`
     pub(super) fn binds(self, function: ffi::descrgetfunc) -> Self {
         self.map(|builder| builder.slot(ffi::Py_tp_descr_get, function as *mut _))
+    }
+
+    /// `tp_getattro`
+    pub(super) fn attributes_through(self, function: ffi::getattrofunc) -> Self {
+        self.map(|builder| builder.slot(ffi::Py_tp_getattro, function as *mut _))
     }
 
     /// A type derived from the class of `T`, which is built already: same value, other methods.
@@ -223,6 +233,14 @@ impl<T: Data> Table<T> {
 
     pub(crate) fn awaits<F: NoArgs<T>>(self, _f: F) -> Self {
         self.map(|builder| builder.slot(ffi::Py_am_await, unary::<T, F> as *mut _))
+    }
+
+    /// `tp_iter` and `am_await` of what is its own iterator.
+    pub(crate) fn iterates_itself(self) -> Self {
+        self.map(|builder| {
+            let itself = ffi::PyObject_SelfIter as *mut _;
+            builder.slot(ffi::Py_tp_iter, itself).slot(ffi::Py_am_await, itself)
+        })
     }
 
     pub(crate) fn async_iter<F: NoArgs<T>>(self, _f: F) -> Self {

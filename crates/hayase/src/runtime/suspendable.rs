@@ -134,8 +134,7 @@ pub(crate) fn init<T: Suspendable>(
     let py = module.py();
     let table = Table::<T>::new(name, doc, std::ptr::null_mut(), DISALLOW)
         .weak_references(T::PROGRESS + std::mem::offset_of!(Progress, weak_references))
-        .awaits(|_py: Python<'_>, this: &Ref<T>| Ok(this.as_obj().clone()))
-        .iter(|_py: Python<'_>, this: &Ref<T>| Ok(this.as_obj().clone()))
+        .iterates_itself()
         .next(next)
         .send(|py: Python<'_>, this: &Ref<T>, value: &Obj| step(py, this, Input::Send(value.clone())))
         .onearg(c"send", c"Continue.", send)
@@ -237,6 +236,9 @@ fn end<T: Suspendable>(py: Python<'_>, this: &Ref<T>) {
 
 #[inline]
 fn next<T: Suspendable>(py: Python<'_>, this: &Ref<T>) -> RawResult<Option<Obj>> {
+    if this.progress().state.get() == State::Nothing {
+        return Ok(None);
+    }
     match step(py, this, Input::Send(Obj::none(py)))? {
         Step::Yield(value) => Ok(Some(value)),
         Step::Return(value) if value.is_none() => Ok(None),
