@@ -91,6 +91,110 @@ def test_sleep_uses_the_timers_of_the_loop(loop, run, aio):
     assert asked == [1000]
 
 
+@pytest.mark.oracle_differs(
+    "what __aexit__ gives is awaited at once by everybody; so a timeout ends without a coroutine"
+)
+def test_the_end_of_its_block_ends_a_timeout(run, aio, loop_factory):
+    async def main():
+        timeout = aio.timeout(1000)
+        await timeout.__aenter__()
+        leaving = timeout.__aexit__(None, None, None)
+        assert asyncio.iscoroutine(leaving)
+        assert ("finished" in repr(timeout)) is loop_factory.is_hayase
+        assert await leaving is None
+        assert "finished" in repr(timeout)
+        again = timeout.__aexit__(None, None, None)
+        with pytest.raises(AssertionError):
+            await again
+
+    run(main())
+
+
+def test_the_timer_of_a_timeout_can_be_looked_at(run, aio):
+    async def main():
+        async with aio.timeout(1000) as timeout:
+            handle = timeout._timeout_handler
+            assert handle._callback.__self__ is timeout and handle._callback.__name__ == "_on_timeout"
+            assert handle._args == () and "_on_timeout" in repr(handle)
+            assert handle == handle and handle.when() == timeout.when()
+            timeout.reschedule(None)
+            assert handle.cancelled() and timeout._timeout_handler is None
+
+    run(main())
+
+
+def test_a_deadline_is_taken_away_without_a_running_loop(run, aio):
+    async def main():
+        timeout = aio.timeout(1000)
+        await timeout.__aenter__()
+        return timeout
+
+    timeout = run(main())
+    timeout.reschedule(None)
+    assert timeout.when() is None
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        timeout.reschedule(1)
+
+
+@pytest.mark.parametrize("where", ["loop", "class", "subclass", "class of the next loop"])
+def test_a_clock_and_timers_that_a_program_replaced_are_asked(where, run, aio, loop, loop_factory, monkeypatch):
+    asked, inside = [], False
+
+    def replacement(of, name):
+        original = getattr(of, name)
+
+        def replaced(*args, **kwargs):
+            nonlocal inside
+            if inside:  # asyncio's own call_later asks the clock and calls call_at
+                return original(*args, **kwargs)
+            asked.append(name)
+            inside = True
+            try:
+                return original(*args, **kwargs)
+            finally:
+                inside = False
+
+        return replaced
+
+    async def main():
+        await aio.sleep(1e-9)
+        async with aio.timeout(1000) as timeout:
+            assert timeout.when() > asyncio.get_running_loop().time() + 999
+        await aio.wait_for(answer(), 1000)
+        await aio.wait([asyncio.ensure_future(answer())], timeout=1000)
+        assert [await each for each in aio.as_completed([answer()], timeout=1000)] == [42]
+
+    run(main())
+    assert asked == []
+    names = ("time", "call_at", "call_later")
+    used, runs = type(loop), loop
+    if where == "loop":
+        for name in names:
+            setattr(loop, name, replacement(loop, name))
+    elif where == "subclass":
+        used = type("Loop", (used,), {name: replacement(used, name) for name in names})
+        runs = used()
+    else:
+        for name in names:
+            monkeypatch.setattr(used, name, replacement(used, name))
+        if where == "class of the next loop":
+            runs = used()
+    try:
+        runs.run_until_complete(main())
+    finally:
+        if runs is not loop:
+            runs.close()
+    assert asked.count("time") >= 3
+    of_wait_for = "call_at" if sys.version_info >= (3, 12) else "call_later"
+    timers = [name for name in asked if name != "time"]
+    assert timers == ["call_later", "call_at", of_wait_for, "call_later", "call_later"]
+    used_before = len(asked)
+    monkeypatch.undo()
+    if where == "class":
+        run(main())
+        assert len(asked) == used_before
+
+
 @since_3_13
 def test_sleep_refuses_what_is_no_number(run, aio):
     with pytest.raises(ValueError, match=r"^Invalid delay: NaN \(not a number\)$"):

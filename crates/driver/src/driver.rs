@@ -86,6 +86,14 @@ impl Driver {
         }
     }
 
+    /// The clock by itself, for who has no driver at hand; `None` if it is a simulation's.
+    pub fn clock(&self) -> Option<fn() -> Time> {
+        match &self.backend {
+            Backend::Epoll(_) => Some(monotonic),
+            Backend::Sim(_) => None,
+        }
+    }
+
     /// Starts watching `fd`. If the number is registered already, this registration replaces the old one.
     pub fn watch(&self, fd: RawFd, interest: Interest, token: Token) -> io::Result<()> {
         self.stir();

@@ -34,11 +34,12 @@ use std::io;
 
 use driver::{Driver, Time, Token};
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyCFunction, PyDict, PyModule, PyTuple, PyType};
 
 use crate::raw::cell::{GilCell, GilValue, ObjCell};
 use crate::raw::obj::Obj;
-use crate::raw::{detached, kept_context, loop_ref};
+use crate::raw::{detached, kept_context, loop_ref, type_version};
 use crate::runtime::{Runtime, RuntimeRef};
 use crate::tasks::scheduler::LoopRef;
 
@@ -77,6 +78,8 @@ struct Overrides {
     call_soon: bool,
     /// Outcomes of threads go through its `create_future` and `call_soon_threadsafe`.
     hand_over: bool,
+    /// The class, as it is while its clock and its timers are ours.
+    with_our_timers: Option<type_version::Version>,
 }
 
 impl Overrides {
@@ -85,15 +88,31 @@ impl Overrides {
         let brings = |name: &str| -> PyResult<bool> { Ok(!class.getattr(name)?.is(&ours.getattr(name)?)) };
         let call_soon = brings("call_soon")?;
         let hand_over = call_soon || brings("create_future")? || brings("call_soon_threadsafe")?;
-        Ok(Overrides { call_soon, hand_over })
+        let mut all_ours = !call_soon;
+        for (name, ours) in TIMER_METHODS.get(class.py()).into_iter().flatten() {
+            all_ours &= class.getattr(*name)?.is(ours);
+        }
+        Ok(Overrides { call_soon, hand_over, with_our_timers: all_ours.then(|| type_version::of(class)).flatten() })
     }
+}
+
+/// The clock and the timers of the class as they were made: programs may replace them on the class, too.
+static TIMER_METHODS: PyOnceLock<[(&str, Py<PyAny>); 3]> = PyOnceLock::new();
+
+fn remember_timer_methods(py: Python<'_>) -> PyResult<()> {
+    let ours = py.get_type::<Loop>();
+    let method = |name: &'static str| ours.getattr(name).map(|method| (name, method.unbind()));
+    let _ = TIMER_METHODS.set(py, [method("time")?, method("call_later")?, method("call_at")?]);
+    Ok(())
 }
 
 impl Loop {
     fn make(overrides: Overrides) -> io::Result<Loop> {
         let driver = Driver::epoll()?;
+        let runtime = Runtime::new(driver);
+        runtime.scheduler.class_with_our_timers.set(overrides.with_our_timers);
         Ok(Loop {
-            runtime: Runtime::new(driver),
+            runtime,
             last_poll: GilValue::new(Time::from_nanos(0)),
             clock: GilValue::new(turn::TurnClock::due()),
             stopping: GilValue::new(false),
@@ -148,14 +167,13 @@ impl Loop {
 }
 
 /// For `LoopRef::new`: the scheduler inside a loop object of ours.
-fn find_scheduler(object: &Obj) -> *const () {
-    // Only called with the GIL held, by makers of futures, tasks and handles.
-    Python::attach(|py| match object.borrow(py).cast::<Loop>() {
+fn find_scheduler(py: Python<'_>, object: &Obj) -> *const () {
+    match object.borrow(py).cast::<Loop>() {
         Ok(event_loop) if !event_loop.get().overrides.call_soon => {
             std::ptr::from_ref(&event_loop.get().runtime.scheduler).cast()
         }
         _ => std::ptr::null(),
-    })
+    }
 }
 
 pub(crate) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -171,6 +189,7 @@ pub(crate) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
     crate::interop::imports::prepare_reports(py)?;
     kept_context::init(py)?;
     schedule::add_methods(py)?;
+    remember_timer_methods(py)?;
     let at_exit =
         PyCFunction::new_closure(py, None, None, |args: &Bound<'_, PyTuple>, _| detached::process_exits(args.py()))?;
     py.import("atexit")?.call_method1("register", (at_exit,))?;

@@ -20,6 +20,7 @@ use crate::tasks;
 use crate::tasks::handle::{self, When};
 use crate::tasks::ready::Ready;
 use crate::tasks::scheduler::LoopRef;
+use crate::tasks::timers;
 
 static CONTEXT: Name = Name::new(c"context");
 static NAME: Name = Name::new(c"name");
@@ -164,20 +165,7 @@ fn arm(py: Python<'_>, this: &Obj, event_loop: &Loop, when: When, args: &Args<'_
         // asyncio's call_later calls call_at, so that is the name in the error.
         debug::check_callback(py, &callback, "call_at")?;
     }
-    let timer = handle::make_timer(py, event_loop.reference(this), when, callback, args.rest(2)?, context)?;
-    let key = scheduler.insert_timer(py, deadline(when.seconds()), timer.as_obj().clone());
-    handle::set_key(&timer, key);
-    Ok(timer.into_obj())
-}
-
-/// The first nanosecond at which `loop.time() >= when` holds: a timer never fires early, not even by a rounding.
-fn deadline(when: f64) -> Time {
-    // NaN and negative become 0, infinity and beyond the end of time.
-    let mut nanos = (when * 1e9).ceil() as u64;
-    while nanos < u64::MAX && Time::from_nanos(nanos).as_secs_f64() < when {
-        nanos += 1;
-    }
-    Time::from_nanos(nanos)
+    timers::arm(py, scheduler, event_loop.reference(this), when, callback.into(), args.rest(2)?, context)
 }
 
 #[inline]

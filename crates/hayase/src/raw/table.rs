@@ -91,11 +91,6 @@ impl<T: Data> Table<T> {
         }
     }
 
-    /// A final type that can be patched all the same.
-    pub(crate) fn mutable(self) -> Self {
-        self.map(|builder| builder.without_flag(ffi::Py_TPFLAGS_IMMUTABLETYPE))
-    }
-
     /// Instances (of a type on `object`) have a dict and can be referenced weakly; `offset` is where in `T` its
     /// [`Attributes`] are.
     pub(crate) fn attributes(self, offset: usize) -> Self {

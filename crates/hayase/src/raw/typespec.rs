@@ -28,11 +28,6 @@ impl TypeBuilder {
         TypeBuilder { name, basic_size, flags, slots: vec![], methods: vec![], getters: vec![], members: vec![] }
     }
 
-    pub(crate) fn without_flag(mut self, flag: u64) -> Self {
-        self.flags &= !flag;
-        self
-    }
-
     pub(crate) fn slot(mut self, slot: c_int, function: *mut c_void) -> Self {
         self.slots.push(ffi::PyType_Slot { slot, pfunc: function });
         self

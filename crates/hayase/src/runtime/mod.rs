@@ -61,7 +61,7 @@ impl Runtime {
     pub(crate) fn new(driver: Driver) -> Runtime {
         keep_large_blocks();
         Runtime {
-            scheduler: Scheduler::new(driver.waker()),
+            scheduler: Scheduler::new(driver.waker(), driver.clock()),
             driver,
             slots: GilCell::new(Slots::new()),
             scratch: GilCell::new(vec![0; NATIVE_SCRATCH_BYTES].into_boxed_slice()),

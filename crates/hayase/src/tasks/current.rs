@@ -94,6 +94,15 @@ pub(crate) fn leave_last(py: Python<'_>, scheduler: &Scheduler, event_loop: &Obj
     Ok(())
 }
 
+/// What asyncio has as the current task of a loop, where it keeps that in a dict; `None` if it has none, or keeps it elsewhere.
+#[inline]
+pub(crate) fn standing_of(py: Python<'_>, event_loop: &Obj) -> RawResult<Option<Obj>> {
+    if !compat::CURRENT_TASKS_IS_DICT {
+        return Ok(None);
+    }
+    dict::get(py, &imports::raw(py, imports::current_tasks(py))?, event_loop)
+}
+
 /// As `_asyncio._enter_task`, which refuses while another task of the loop runs.
 #[inline]
 fn enter_if_none(py: Python<'_>, task: &Ref<TaskData>, event_loop: &Obj) -> RawResult<()> {

@@ -11,6 +11,7 @@ use pyo3::types::{PyDict, PyList, PyModule, PyTuple};
 use super::future_core::{Core, State, Waiter, invalid_state, uninitialised};
 use super::future_iterator::{self, IteratorData};
 use super::linked;
+use super::native_call::{Callback, Native, NativeCall};
 use super::scheduler::LoopRef;
 use super::task::{self, TaskData};
 use crate::interop::imports;
@@ -141,7 +142,7 @@ pub(super) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
     to_py(py, table.build(base))?;
     to_py(py, SET_RESULT.adopt(py, &SET_RESULT_NAME))?;
     linked::init();
-    COMPLETE.define_onearg(c"set_result_unless_cancelled", complete);
+    define_completion();
     future_iterator::init(py)?;
     module.add("Future", FutureData::class().type_obj().into_bound(py))
 }
@@ -157,13 +158,30 @@ pub(super) fn is_set_result(callable: &Obj) -> bool {
     future.is_some_and(|future| future.core.event_loop.scheduler().is_some())
 }
 
-/// A callable that sets the result unless the future was cancelled, for timers; `None` for a future that is not ours.
+/// Whether that is so of the target of a [`completion`].
 #[inline]
-pub(crate) fn completer(py: Python<'_>, future: &Obj) -> Option<RawResult<Obj>> {
-    Ref::<FutureData>::view_obj(future).map(|future| COMPLETE.bind(py, future))
+pub(super) fn is_on_our_loop(future: &Obj) -> bool {
+    core_of(future).is_some_and(|core| core.event_loop.scheduler().is_some())
+}
+
+/// For timers: sets the result to the argument unless the future was cancelled; `None` for a future that is not ours.
+#[inline]
+pub(crate) fn completion(future: &Obj) -> Option<Callback> {
+    Ref::<FutureData>::view_obj(future).map(|future| Callback::Native(Native::SetResult, future.as_obj().clone()))
 }
 
 static COMPLETE: BoundFunction<FutureData> = BoundFunction::new();
+
+fn define_completion() {
+    COMPLETE.define_onearg(c"set_result_unless_cancelled", complete);
+    fn target(target: &Obj) -> &Ref<FutureData> {
+        Ref::<FutureData>::view_obj(target).expect("`completion` looked")
+    }
+    Native::SetResult.define(NativeCall {
+        run: |py, future, value| complete(py, target(future), value.unwrap_or(&Obj::none(py))),
+        callable: |py, future| COMPLETE.bind(py, target(future)),
+    });
+}
 
 fn complete(py: Python<'_>, this: &Ref<FutureData>, value: &Obj) -> RawResult<Obj> {
     if this.core.state() != State::Cancelled {

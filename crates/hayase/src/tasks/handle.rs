@@ -17,7 +17,8 @@ use pyo3::pyclass::CompareOp;
 use pyo3::types::{PyDict, PyFloat, PyModule, PyString, PyTuple};
 
 use super::current;
-use super::future::is_set_result;
+use super::future::{is_on_our_loop, is_set_result};
+use super::native_call::{Callback, Native};
 use super::scheduler::LoopRef;
 use super::thread_safe_handle::{self, ThreadSafeData};
 use crate::interop::imports;
@@ -40,6 +41,8 @@ enum Shape {
     NoArgs,
     One,
     Tuple,
+    /// `callback` is the target, `args` the argument if there is one.
+    Native(Native),
 }
 
 #[repr(C)]
@@ -86,7 +89,7 @@ impl HandleData {
     pub(super) fn new(
         py: Python<'_>,
         event_loop: LoopRef,
-        callback: Obj,
+        callback: Callback,
         args: Rest,
         context: Option<Obj>,
     ) -> RawResult<HandleData> {
@@ -100,6 +103,13 @@ impl HandleData {
             Rest::None => (Shape::NoArgs, None),
             Rest::One(arg) => (Shape::One, Some(arg)),
             Rest::Tuple(tuple) => (Shape::Tuple, Some(tuple)),
+        };
+        let (shape, callback) = match callback {
+            Callback::Callable(callable) => (shape, callable),
+            Callback::Native(native, target) => {
+                debug_assert!(shape != Shape::Tuple);
+                (Shape::Native(native), target)
+            }
         };
         Ok(HandleData {
             weak_references: GilValue::new(std::ptr::null_mut()),
@@ -210,7 +220,7 @@ pub(crate) fn make(
     args: Rest,
     context: Option<Obj>,
 ) -> RawResult<Ref<HandleData>> {
-    HandleData::class().make(py, HandleData::new(py, event_loop, callback, args, context)?)
+    HandleData::class().make(py, HandleData::new(py, event_loop, callback.into(), args, context)?)
 }
 
 /// A timer handle that nobody has scheduled yet; `when` in seconds of `loop.time()`.
@@ -219,7 +229,7 @@ pub(crate) fn make_timer(
     py: Python<'_>,
     event_loop: LoopRef,
     when: When,
-    callback: Obj,
+    callback: Callback,
     args: Rest,
     context: Option<Obj>,
 ) -> RawResult<Ref<TimerData>> {
@@ -259,7 +269,11 @@ pub(crate) fn is_cancelled(handle: &Obj) -> bool {
 /// the current one (`loop.call_soon(future.set_result, None)` is the most usual callback there is).
 #[inline]
 pub(crate) fn only_sets_result(handle: &Obj) -> bool {
-    data(handle).callback.with_borrowed(is_set_result)
+    let handle = data(handle);
+    match handle.shape.get() {
+        Shape::Native(native) => native == Native::SetResult && handle.callback.with_borrowed(is_on_our_loop),
+        _ => handle.callback.with_borrowed(is_set_result),
+    }
 }
 
 /// Runs the callback in its context, unless it was cancelled. `Err` only for what must leave `run_forever`
@@ -297,6 +311,7 @@ fn run_now(py: Python<'_>, standing: &Standing, handle: &Obj) -> RawResult<()> {
     let outcome = this.context.run_entry_in(py, standing, || match (shape, &args) {
         (Shape::One, Some(arg)) => call::call1(py, &callback, arg),
         (Shape::Tuple, Some(tuple)) => call::call_tuple(py, &callback, tuple),
+        (Shape::Native(native), argument) => native.run(py, &callback, argument.as_ref()),
         _ => call::call0(py, &callback),
     });
     match outcome {
@@ -342,7 +357,7 @@ fn report_to_loop(py: Python<'_>, handle: &Obj, err: PyErr) -> PyResult<()> {
 }
 
 fn callback_source(py: Python<'_>, this: &HandleData) -> PyResult<String> {
-    let callback = this.callback.get().map_or_else(|| py.None().into_bound(py), |callback| callback.into_bound(py));
+    let callback = to_py(py, callable(py, this))?.into_bound(py);
     let args = args_tuple(py, this)?;
     let source = if compat::CALLBACK_SOURCE_HAS_DEBUG {
         let debug = this.event_loop.scheduler().is_some_and(|scheduler| scheduler.debug.get());
@@ -355,11 +370,19 @@ fn callback_source(py: Python<'_>, this: &HandleData) -> PyResult<String> {
     source.extract()
 }
 
+/// What is called, or None.
+fn callable(py: Python<'_>, this: &HandleData) -> RawResult<Obj> {
+    match (this.callback.get(), this.shape.get()) {
+        (Some(target), Shape::Native(native)) => native.callable(py, &target),
+        (callback, _) => Ok(callback.unwrap_or_else(|| Obj::none(py))),
+    }
+}
+
 fn args_tuple<'py>(py: Python<'py>, this: &HandleData) -> PyResult<Bound<'py, PyAny>> {
     Ok(match (this.shape.get(), this.args.get()) {
-        (Shape::One, Some(arg)) => PyTuple::new(py, [arg.into_bound(py)])?.into_any(),
+        (Shape::One | Shape::Native(_), Some(arg)) => PyTuple::new(py, [arg.into_bound(py)])?.into_any(),
         (Shape::Tuple, Some(tuple)) => tuple.into_bound(py),
-        (Shape::NoArgs, _) => PyTuple::empty(py).into_any(),
+        (Shape::NoArgs, _) | (Shape::Native(_), None) => PyTuple::empty(py).into_any(),
         (Shape::One | Shape::Tuple, None) => py.None().into_bound(py),
     })
 }
@@ -481,7 +504,7 @@ fn get_context<T: AnyHandle>(py: Python<'_>, this: &Ref<T>) -> RawResult<Obj> {
 }
 
 fn get_callback<T: AnyHandle>(py: Python<'_>, this: &Ref<T>) -> RawResult<Obj> {
-    Ok(this.handle().callback.get().unwrap_or_else(|| Obj::none(py)))
+    callable(py, this.handle())
 }
 
 fn get_args<T: AnyHandle>(py: Python<'_>, this: &Ref<T>) -> RawResult<Obj> {

@@ -8,11 +8,13 @@ pub(crate) mod future_core;
 pub(crate) mod future_iterator;
 pub(crate) mod handle;
 pub(crate) mod linked;
+pub(crate) mod native_call;
 pub(crate) mod ready;
 pub(crate) mod scheduler;
 pub(crate) mod step;
 pub(crate) mod task;
 pub(crate) mod thread_safe_handle;
+pub(crate) mod timers;
 pub(crate) mod wait;
 
 use pyo3::prelude::*;

@@ -19,7 +19,9 @@ use crate::raw::instance::Visitor;
 use crate::raw::kept_context::Standing;
 use crate::raw::obj::Obj;
 use crate::raw::{Raised, RawResult};
-use crate::raw::{compat, loop_ref};
+use crate::raw::{compat, loop_ref, type_version};
+
+pub(crate) type Clock = fn() -> Time;
 
 pub(crate) type LoopRef = loop_ref::LoopRef<Scheduler>;
 
@@ -39,6 +41,9 @@ pub(crate) struct Scheduler {
     pub(crate) entry: GilValue<u32>,
     timers: GilCell<TimerQueue<Obj>>,
     waker: Waker,
+    pub(super) clock: Option<Clock>,
+    /// Which class the loop must still have for its clock and its timers to be ours; `None` if they never were.
+    pub(crate) class_with_our_timers: GilValue<Option<type_version::Version>>,
     /// `loop.get_debug()`
     pub(crate) debug: GilValue<bool>,
     pub(crate) closed: GilValue<bool>,
@@ -50,12 +55,14 @@ pub(crate) struct Scheduler {
 }
 
 impl Scheduler {
-    pub(crate) fn new(waker: Waker) -> Scheduler {
+    pub(crate) fn new(waker: Waker, clock: Option<Clock>) -> Scheduler {
         Scheduler {
             ready: GilCell::new(VecDeque::new()),
             entry: GilValue::new(0),
             timers: GilCell::new(TimerQueue::new()),
             waker,
+            clock,
+            class_with_our_timers: GilValue::new(None),
             debug: GilValue::new(false),
             closed: GilValue::new(false),
             current: GilValue::new(Current::None),

@@ -145,7 +145,7 @@ pub(crate) fn make(
     if !compat::THREAD_SAFE_HANDLES {
         return handle::make(py, event_loop, callback, args, context).map(Ref::into_obj);
     }
-    let handle = HandleData::new(py, event_loop, callback, args, context)?;
+    let handle = HandleData::new(py, event_loop, callback.into(), args, context)?;
     ThreadSafeData::class().make(py, ThreadSafeData { handle, lock: Lock::new() }).map(Ref::into_obj)
 }
 

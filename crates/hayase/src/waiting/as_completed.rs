@@ -11,7 +11,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyModule, PySet};
 
 use super::ensure_future::{self, is_awaitable, is_coroutine, is_future};
-use super::{call_later, cancel_handle, current_task};
+use super::timers::Timers;
+use super::{cancel_handle, current_task};
 use crate::interop::imports;
 use crate::raw::bound_function::BoundFunction;
 use crate::raw::call::{self, Name};
@@ -123,7 +124,7 @@ fn begin(py: Python<'_>, this: &Ref<AsCompleted>) -> RawResult<()> {
         && let Some(timeout) = this.timeout.take()
     {
         let on_timeout = HANDLE_TIMEOUT.bind(py, this)?;
-        this.timer.set(Some(call_later(py, &event_loop, &timeout, &[&on_timeout])?));
+        this.timer.set(Some(Timers::of(event_loop).call_later(py, &timeout, on_timeout.into(), &[])?));
     }
     Ok(())
 }

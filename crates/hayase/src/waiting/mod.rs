@@ -1,8 +1,8 @@
 //! Waiting for time and for others: `sleep`, timeouts, `wait_for`, `wait`, `as_completed`, `gather`,
 //! `shield`, task groups.
 //!
-//! What is awaited often is an [`crate::runtime::operation::Operation`]; what needs a timer asks the running loop for one by
-//! name (`call_later`, `call_at`), so every loop will do, also one whose clock a program replaced.
+//! What is awaited often is an [`crate::runtime::operation::Operation`]; what needs a timer gets one from any loop that runs
+//! (`timers.rs`).
 
 pub(crate) mod as_completed;
 pub(crate) mod ensure_future;
@@ -10,6 +10,7 @@ pub(crate) mod gather;
 pub(crate) mod sleep;
 pub(crate) mod task_group;
 pub(crate) mod timeout;
+mod timers;
 pub(crate) mod wait;
 pub(crate) mod wait_for;
 
@@ -21,7 +22,7 @@ use crate::interop::imports;
 use crate::raw::call::{self, Name};
 use crate::raw::obj::Obj;
 use crate::raw::{Raised, RawResult, to_raw};
-use crate::tasks::{self, handle};
+use crate::tasks::{self, current, handle};
 
 /// Makes the types and functions and puts them into the module.
 pub(crate) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -35,9 +36,7 @@ pub(crate) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
     wait_for::init(py, module)
 }
 
-static CALL_LATER: Name = Name::new(c"call_later");
 static CANCEL: Name = Name::new(c"cancel");
-static TIME: Name = Name::new(c"time");
 
 /// `asyncio.get_running_loop()`
 fn get_running_loop(py: Python<'_>) -> RawResult<Obj> {
@@ -51,6 +50,14 @@ fn get_running_loop(py: Python<'_>) -> RawResult<Obj> {
 /// The running task. asyncio's Python tasks, put in the place of its C ones, are known only to the function that was put
 /// in place with them.
 fn current_task(py: Python<'_>) -> RawResult<Obj> {
+    current_task_of(py, &get_running_loop(py)?)
+}
+
+/// The running task; `event_loop` is the loop that runs.
+fn current_task_of(py: Python<'_>, event_loop: &Obj) -> RawResult<Obj> {
+    if let Some(current) = current::standing_of(py, event_loop)? {
+        return Ok(current);
+    }
     let current = call::call0(py, &imports::raw(py, imports::current_task(py))?)?;
     if !current.is_none() {
         return Ok(current);
@@ -76,26 +83,6 @@ fn is_over(py: Python<'_>, value: &Obj) -> RawResult<bool> {
         Some(number) => Ok(number <= 0.0),
         None => to_raw(py, value.borrow(py).le(0)),
     }
-}
-
-/// `event_loop.time()`
-fn time(py: Python<'_>, event_loop: &Obj) -> RawResult<Obj> {
-    call::method(py, event_loop, &TIME, &[])
-}
-
-/// `now + delay`
-fn deadline(py: Python<'_>, now: &Obj, delay: &Obj) -> RawResult<Obj> {
-    match (plain_number(py, now), plain_number(py, delay)) {
-        (Some(now), Some(delay)) => Ok(Obj::from_bound(PyFloat::new(py, now + delay))),
-        _ => to_raw(py, now.borrow(py).add(delay.borrow(py))).map(Obj::from_bound),
-    }
-}
-
-/// `event_loop.call_later(delay, *call)`; `call` is the callback and its arguments.
-fn call_later(py: Python<'_>, event_loop: &Obj, delay: &Obj, call: &[&Obj]) -> RawResult<Obj> {
-    let mut args = vec![delay];
-    args.extend(call);
-    call::method(py, event_loop, &CALL_LATER, &args)
 }
 
 /// `handle.cancel()` of anybody's handle.

@@ -4,18 +4,17 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyModule;
 
-use super::{cancel_handle, get_running_loop, is_over, plain_number};
+use super::timers::Timers;
+use super::{cancel_handle, is_over, plain_number};
 use crate::interop::imports;
-use crate::raw::call::{self, Name};
+use crate::raw::call::Name;
 use crate::raw::fastcall::Args;
 use crate::raw::instance::Ref;
 use crate::raw::obj::Obj;
 use crate::raw::{Raised, RawResult, compat, exception, function};
 use crate::runtime::operation::{self, Kind, Operation, Outcome, Turn};
-use crate::tasks::scheduler::LoopRef;
-use crate::tasks::{future, wait};
+use crate::tasks::future;
 
-static CALL_LATER: Name = Name::new(c"call_later");
 static DELAY: Name = Name::new(c"delay");
 static RESULT: Name = Name::new(c"result");
 
@@ -36,14 +35,14 @@ fn start(py: Python<'_>, this: &Ref<Operation>) -> RawResult<Turn> {
     if compat::SLEEP_REFUSES_NAN && plain_number(py, &delay).is_some_and(f64::is_nan) {
         return Err(Raised::from_err(py, PyValueError::new_err("Invalid delay: NaN (not a number)")));
     }
-    let running = get_running_loop(py)?;
-    let future = wait::create_future(py, &LoopRef::new(running.clone()))?;
+    let timers = Timers::of_running(py)?;
+    let future = timers.create_future(py)?;
     let result = this.argument.get().unwrap_or_else(|| Obj::none(py));
-    let timer = match future::completer(py, &future) {
-        Some(complete) => call::method(py, &running, &CALL_LATER, &[&delay, &complete?, &result])?,
+    let timer = match future::completion(&future) {
+        Some(complete) => timers.call_later(py, &delay, complete, &[&result])?,
         None => {
             let complete = imports::raw(py, imports::set_result_unless_cancelled(py))?;
-            call::method(py, &running, &CALL_LATER, &[&delay, &complete, &future, &result])?
+            timers.call_later(py, &delay, complete.into(), &[&future, &result])?
         }
     };
     this.waiter.set(Some(timer));

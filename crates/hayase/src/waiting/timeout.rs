@@ -9,7 +9,8 @@ use pyo3::exceptions::{PyAssertionError, PyBaseExceptionGroup, PyRuntimeError, P
 use pyo3::prelude::*;
 use pyo3::types::{PyModule, PyString};
 
-use super::{cancel_handle, current_task, deadline, get_running_loop, plain_number, time};
+use super::timers::{Moment, Timers};
+use super::{cancel_handle, current_task_of};
 use crate::interop::{arguments, imports};
 use crate::raw::attributes::Attributes;
 use crate::raw::bound_function::BoundFunction;
@@ -21,6 +22,7 @@ use crate::raw::obj::Obj;
 use crate::raw::table::Table;
 use crate::raw::{Raised, RawResult, compat, exception, function, to_py, to_raw};
 use crate::runtime::operation::{self, Kind, Operation, Turn, never_resumed};
+use crate::tasks::native_call::{Callback, Native, NativeCall};
 use crate::tasks::task;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -97,8 +99,6 @@ impl Data for Timeout {
     }
 }
 
-static CALL_AT: Name = Name::new(c"call_at");
-static CALL_SOON: Name = Name::new(c"call_soon");
 static CONTEXT: Name = Name::new(c"__context__");
 static DELAY: Name = Name::new(c"delay");
 static EXC_TYPE: Name = Name::new(c"exc_type");
@@ -111,43 +111,24 @@ static WHEN: Name = Name::new(c"when");
 
 static ON_TIMEOUT: BoundFunction<Timeout> = BoundFunction::new();
 
-/// The loop that runs and what its clock says.
-struct Now {
-    event_loop: Obj,
-    time: Obj,
-}
-
-impl Now {
-    fn ask(py: Python<'_>) -> RawResult<Now> {
-        let event_loop = get_running_loop(py)?;
-        let time = time(py, &event_loop)?;
-        Ok(Now { event_loop, time })
-    }
-}
-
 /// A timeout that ends `delay` seconds from now; for ever if that is None.
 fn make(py: Python<'_>, delay: &Obj) -> RawResult<Ref<Timeout>> {
-    if delay.is_none() {
-        get_running_loop(py)?;
-        return Timeout::class().make(py, Timeout::new(None));
-    }
-    let now = Now::ask(py)?;
-    let when = deadline(py, &now.time, delay)?;
-    Timeout::class().make(py, Timeout::new(Some(when)))
+    prepare(py, &Timers::of_running(py)?, delay).map(|(timeout, _)| timeout)
 }
 
 /// A timeout that has begun; the clock is read once.
 pub(super) fn begin(py: Python<'_>, delay: &Obj) -> RawResult<Ref<Timeout>> {
-    if delay.is_none() {
-        let timeout = make(py, delay)?;
-        timeout.enter(py, None)?;
-        return Ok(timeout);
-    }
-    let now = Now::ask(py)?;
-    let when = deadline(py, &now.time, delay)?;
-    let timeout = Timeout::class().make(py, Timeout::new(Some(when)))?;
-    timeout.enter(py, Some(now))?;
+    let timers = Timers::of_running(py)?;
+    let (timeout, now) = prepare(py, &timers, delay)?;
+    timeout.enter(py, &timers, now)?;
     Ok(timeout)
+}
+
+/// The timeout, and what the clock said.
+fn prepare(py: Python<'_>, timers: &Timers, delay: &Obj) -> RawResult<(Ref<Timeout>, Option<Moment>)> {
+    let now = if delay.is_none() { None } else { Some(timers.now(py)?) };
+    let when = now.as_ref().map(|now| now.plus(py, delay)).transpose()?;
+    Ok((Timeout::class().make(py, Timeout::new(when))?, now))
 }
 
 fn refuse(py: Python<'_>, text: &str) -> Raised {
@@ -162,11 +143,11 @@ impl Ref<Timeout> {
     }
 
     /// `__aenter__`
-    fn enter(&self, py: Python<'_>, now: Option<Now>) -> RawResult<()> {
+    fn enter(&self, py: Python<'_>, timers: &Timers, now: Option<Moment>) -> RawResult<()> {
         if self.state.get() != State::Created {
             return Err(refuse(py, "Timeout has already been entered"));
         }
-        let current = current_task(py)?;
+        let current = current_task_of(py, &timers.event_loop(py))?;
         if current.is_none() {
             return Err(refuse(py, "Timeout should be used inside a task"));
         }
@@ -174,37 +155,35 @@ impl Ref<Timeout> {
         self.cancelling.set(task::cancelling_of(py, &current)?);
         self.task.set(Some(current));
         if self.is_plain() {
-            return self.schedule(py, now);
+            return self.schedule(py, timers, now);
         }
         let when = self.when.get().unwrap_or_else(|| Obj::none(py));
         call::method(py, self.as_obj(), &RESCHEDULE, &[&when]).map(drop)
     }
 
-    /// Arms the timer for `when`.
-    fn schedule(&self, py: Python<'_>, now: Option<Now>) -> RawResult<()> {
-        if let Some(handler) = self.handler.take() {
-            cancel_handle(py, &handler)?;
-        }
+    fn disarm(&self, py: Python<'_>) -> RawResult<()> {
+        self.handler.take().map_or(Ok(()), |handler| cancel_handle(py, &handler))
+    }
+
+    /// Arms the timer for `when`; the clock is asked if that was not done just now.
+    fn schedule(&self, py: Python<'_>, timers: &Timers, now: Option<Moment>) -> RawResult<()> {
+        self.disarm(py)?;
         let Some(when) = self.when.get().filter(|when| !when.is_none()) else {
             return Ok(());
         };
         let now = match now {
             Some(now) => now,
-            None => Now::ask(py)?,
+            None => timers.now(py)?,
         };
         let callback = if self.is_plain() {
-            ON_TIMEOUT.bind(py, self)?
+            Callback::Native(Native::EndTimeout, self.as_obj().clone())
         } else {
-            call::getattr(py, self.as_obj(), &ON_TIMEOUT_NAME)?
+            Callback::Callable(call::getattr(py, self.as_obj(), &ON_TIMEOUT_NAME)?)
         };
-        let is_over = match (plain_number(py, &when), plain_number(py, &now.time)) {
-            (Some(when), Some(time)) => when <= time,
-            _ => to_raw(py, when.borrow(py).le(now.time.borrow(py)))?,
-        };
-        let handler = if is_over {
-            call::method(py, &now.event_loop, &CALL_SOON, &[&callback])?
+        let handler = if now.has_come(py, &when)? {
+            timers.call_soon(py, callback)?
         } else {
-            call::method(py, &now.event_loop, &CALL_AT, &[&when, &callback])?
+            timers.call_at(py, &when, callback)?
         };
         self.handler.set(Some(handler));
         Ok(())
@@ -212,9 +191,7 @@ impl Ref<Timeout> {
 
     /// `__aexit__`; `error` is what ended the block.
     pub(super) fn exit(&self, py: Python<'_>, error: Option<&Obj>) -> RawResult<()> {
-        if let Some(handler) = self.handler.take() {
-            cancel_handle(py, &handler)?;
-        }
+        self.disarm(py)?;
         match self.state.get() {
             State::Expiring => self.state.set(State::Expired),
             State::Entered => {
@@ -287,7 +264,7 @@ static EXIT: Kind = Kind { name: "Timeout.__aexit__", start: exit_start, resume:
 
 fn enter_start(py: Python<'_>, this: &Ref<Operation>) -> RawResult<Turn> {
     let timeout = this.target::<Timeout>();
-    timeout.enter(py, None)?;
+    timeout.enter(py, &Timers::of_running(py)?, None)?;
     Ok(Turn::Return(timeout.into_obj()))
 }
 
@@ -304,8 +281,13 @@ fn reschedule(py: Python<'_>, this: &Ref<Timeout>, args: &Args<'_>) -> RawResult
         State::Created => return Err(refuse(py, "Timeout has not been entered")),
         state => return Err(refuse(py, &format!("Cannot change state of {} Timeout", state.name()))),
     }
+    let is_never = when.as_ref().is_none_or(Obj::is_none);
     this.when.set(when);
-    this.schedule(py, None)?;
+    if is_never {
+        this.disarm(py)?;
+    } else {
+        this.schedule(py, &Timers::of_running(py)?, None)?;
+    }
     Ok(Obj::none(py))
 }
 
@@ -341,6 +323,13 @@ fn initialise(py: Python<'_>, this: &Ref<Timeout>, args: &Obj, keywords: Option<
 
 pub(super) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()> {
     ON_TIMEOUT.define_noargs(c"_on_timeout", on_timeout);
+    fn target(target: &Obj) -> &Ref<Timeout> {
+        Ref::<Timeout>::view_obj(target).expect("armed by a timeout")
+    }
+    Native::EndTimeout.define(NativeCall {
+        run: |py, timeout, _| on_timeout(py, target(timeout)),
+        callable: |py, timeout| ON_TIMEOUT.bind(py, target(timeout)),
+    });
     const DOC: &std::ffi::CStr =
         c"Timeout(when)\n--\n\nCancels what runs inside `async with` when the loop's clock says \
         `when`, and makes a TimeoutError of it.\n\nMade by timeout() and timeout_at().";
@@ -366,6 +355,11 @@ pub(super) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
                 let names = [&EXC_TYPE, &EXC_VAL, &EXC_TB];
                 let [_, error, _] = args.named("Timeout.__aexit__").bind(py, names, 3)?;
                 let error = error.filter(|error| !error.is_none());
+                if this.state.get() == State::Entered && this.is_plain() {
+                    // `async with` awaits at once what this returns, and nobody is in doubt about what comes of it.
+                    this.exit(py, error.as_ref())?;
+                    return operation::nothing(py);
+                }
                 operation::make(py, &EXIT, this.as_obj().clone(), error)
             },
         )

@@ -7,7 +7,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyModule, PySet, PyTuple};
 
 use super::ensure_future::{is_coroutine, is_future};
-use super::{call_later, cancel_handle, current_task, get_running_loop};
+use super::timers::Timers;
+use super::{cancel_handle, current_task, get_running_loop};
 use crate::interop::imports;
 use crate::raw::call::{self, Name};
 use crate::raw::cell::{GilValue, ObjCell};
@@ -17,7 +18,6 @@ use crate::raw::obj::Obj;
 use crate::raw::table::Table;
 use crate::raw::{Raised, RawResult, compat, exception, function, to_py, to_raw};
 use crate::runtime::operation::{self, Kind, Operation, Outcome, Turn};
-use crate::tasks::scheduler::LoopRef;
 use crate::tasks::wait::{self, Ending};
 use crate::tasks::{current, future, linked};
 
@@ -99,13 +99,13 @@ fn start(py: Python<'_>, this: &Ref<Operation>) -> RawResult<Turn> {
         None => (None, ReturnWhen::AllCompleted),
     };
     let all = to_raw(py, distinct(py, &fs))?;
-    let event_loop = get_running_loop(py)?;
+    let timers = Timers::of_running(py)?;
     if all.is_empty() {
         return Err(Raised::from_err(py, PyAssertionError::new_err("Set of Futures is empty.")));
     }
-    let waiter = wait::create_future(py, &LoopRef::new(event_loop.clone()))?;
+    let waiter = timers.create_future(py)?;
     let timer = match timeout {
-        Some(timeout) => Some(release_later(py, &event_loop, &timeout, &waiter)?),
+        Some(timeout) => Some(release_later(py, &timers, &timeout, &waiter)?),
         None => None,
     };
     let current = if compat::CALL_GRAPH {
@@ -187,12 +187,12 @@ fn members(py: Python<'_>, waiting: &Ref<Waiting>) -> RawResult<Vec<Obj>> {
     to_raw(py, all.borrow(py).try_iter().and_then(|all| all.map(|one| one.map(Obj::from_bound)).collect()))
 }
 
-fn release_later(py: Python<'_>, event_loop: &Obj, timeout: &Obj, waiter: &Obj) -> RawResult<Obj> {
-    match future::completer(py, waiter) {
-        Some(complete) => call_later(py, event_loop, timeout, &[&complete?, &Obj::none(py)]),
+fn release_later(py: Python<'_>, timers: &Timers, timeout: &Obj, waiter: &Obj) -> RawResult<Obj> {
+    match future::completion(waiter) {
+        Some(complete) => timers.call_later(py, timeout, complete, &[&Obj::none(py)]),
         None => {
             let release = imports::raw(py, imports::release_waiter(py))?;
-            call_later(py, event_loop, timeout, &[&release, waiter])
+            timers.call_later(py, timeout, release.into(), &[waiter])
         }
     }
 }
