@@ -24,7 +24,7 @@ pub(super) fn ready(py: Python<'_>, event_loop: &Loop, token: Token, readable: b
         SlotKind::Child => transports::child::on_ready(py, &object),
         SlotKind::Datagram => transports::datagram::on_ready(py, &object, readable, writable),
         SlotKind::Listener => transports::server::listener::on_ready(py, &object),
-        SlotKind::Waiter => transports::waiter::on_ready(py, &object, readable, writable),
+        SlotKind::Waiter => transports::waiter::on_ready(py, &object),
         SlotKind::Handles => Watcher::on_ready(py, event_loop, &object, readable, writable),
         SlotKind::Signals => super::signals::on_ready(py, event_loop),
     }

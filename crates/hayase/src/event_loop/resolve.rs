@@ -21,6 +21,7 @@ use crate::raw::to_py;
 use crate::runtime::coroutine::{self, Co};
 use crate::runtime::lookups::Answer;
 use crate::runtime::{Runtime, RuntimeRef};
+use crate::tasks::wait;
 use crate::transports::address;
 
 static CREATE_FUTURE: Name = Name::new(c"create_future");
@@ -234,22 +235,11 @@ pub(super) fn deliver(py: Python<'_>, event_loop: &Loop) {
             Answer::Addresses(found) => answer_list(py, found),
             Answer::Names(found) => names(py, found),
         };
-        let future = future.into_bound(py);
-        if let Err(err) = settle(py, &future, outcome) {
-            err.write_unraisable(py, Some(&future));
+        let outcome = outcome.map_err(|err| Obj::from_bound(err.into_value(py).into_bound(py)));
+        if let Err(raised) = wait::settle(py, &future, outcome) {
+            raised.fetch(py).write_unraisable(py, Some(&future.borrow(py)));
         }
     }
-}
-
-fn settle(py: Python<'_>, future: &Bound<'_, PyAny>, outcome: PyResult<Obj>) -> PyResult<()> {
-    if future.call_method0("done")?.is_truthy()? {
-        return Ok(());
-    }
-    match outcome {
-        Ok(value) => future.call_method1("set_result", (value.into_bound(py),))?,
-        Err(err) => future.call_method1("set_exception", (err.into_value(py),))?,
-    };
-    Ok(())
 }
 
 /// One address to connect or bind to.

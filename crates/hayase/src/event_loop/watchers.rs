@@ -150,9 +150,7 @@ impl Watcher {
             let Some(future) = self.waits(side).with(py, |waits| (!waits.is_empty()).then(|| waits.remove(0))) else {
                 break;
             };
-            if !wait::is_done(py, &future)? {
-                wait::set_result(py, &future, Obj::none(py))?;
-            }
+            wait::resolve(py, &future)?;
             woken = true;
         }
         Ok(woken)

@@ -142,7 +142,7 @@ impl StreamReaderProtocol {
             return Ok(());
         };
         for waiter in waiters.borrow(py).try_iter()? {
-            to_py(py, settle(py, &Obj::from_bound(waiter?), error))?;
+            to_py(py, wait::settle(py, &Obj::from_bound(waiter?), ended(py, error)))?;
         }
         Ok(())
     }
@@ -295,7 +295,7 @@ impl StreamReaderProtocol {
         }
         self.lost_error.set(error.clone());
         if let Some(closed) = self.closed.get() {
-            to_py(py, settle(py, &closed, error.as_ref()))?;
+            to_py(py, wait::settle(py, &closed, ended(py, error.as_ref())))?;
         }
         self.connection_lost.set(true);
         if self.paused.get() {
@@ -335,7 +335,7 @@ impl StreamReaderProtocol {
         let closed = to_py(py, wait::create_future(py, &self.event_loop))?;
         self.closed.set(Some(closed.clone()));
         if self.connection_lost.get() {
-            to_py(py, settle(py, &closed, self.lost_error.get().as_ref()))?;
+            to_py(py, wait::settle(py, &closed, ended(py, self.lost_error.get().as_ref())))?;
         }
         Ok(closed.into_bound(py).unbind())
     }
@@ -401,15 +401,9 @@ impl StreamReaderProtocol {
     }
 }
 
-/// Makes a future done, unless it is: with None, or with an error.
-fn settle(py: Python<'_>, future: &Obj, error: Option<&Obj>) -> RawResult<()> {
-    if wait::is_done(py, future)? {
-        return Ok(());
-    }
-    match error {
-        None => wait::set_result(py, future, Obj::none(py)),
-        Some(error) => wait::set_exception(py, future, error),
-    }
+/// What those who wait for a connection's end are told.
+fn ended(py: Python<'_>, error: Option<&Obj>) -> Result<Obj, Obj> {
+    error.map_or_else(|| Ok(Obj::none(py)), |error| Err(error.clone()))
 }
 
 /// How transports feed it.

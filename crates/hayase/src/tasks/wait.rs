@@ -83,6 +83,23 @@ pub(crate) fn set_exception(py: Python<'_>, future: &Obj, error: &Obj) -> RawRes
     }
 }
 
+/// Makes a future done, with a value or with an error (an exception instance), unless it is done already.
+pub(crate) fn settle(py: Python<'_>, future: &Obj, outcome: Result<Obj, Obj>) -> RawResult<()> {
+    if is_done(py, future)? {
+        return Ok(());
+    }
+    match outcome {
+        Ok(value) => set_result(py, future, value),
+        Err(error) => set_exception(py, future, &error),
+    }
+}
+
+/// `future.set_result(None)`, unless it is done already.
+#[inline]
+pub(crate) fn resolve(py: Python<'_>, future: &Obj) -> RawResult<()> {
+    settle(py, future, Ok(Obj::none(py)))
+}
+
 /// `future.cancel()`
 pub(crate) fn cancel(py: Python<'_>, future: &Obj) -> RawResult<bool> {
     match core_of(future) {

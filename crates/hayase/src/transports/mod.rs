@@ -25,9 +25,9 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyModule;
 
+use crate::raw::RawResult;
 use crate::raw::call::{self, Name};
 use crate::raw::obj::Obj;
-use crate::raw::{RawResult, attributes};
 use crate::runtime::slots::SlotKind;
 use crate::runtime::{Runtime, RuntimeRef};
 
@@ -89,38 +89,35 @@ fn close_other_with_the_loop(object: &Bound<'_, PyAny>) {
 #[inline]
 pub(crate) fn write(py: Python<'_>, transport: &Obj, data: Obj) -> RawResult<()> {
     static WRITE: Name = Name::new(c"write");
-    match transport.borrow(py).cast::<stream::StreamTransport>() {
-        Ok(transport) if !attributes::has_own(&transport) => write::write(&transport, data),
-        _ => call::method(py, transport, &WRITE, &[&data]).map(drop),
+    match stream::without_own(&transport.borrow(py)) {
+        Some(transport) => write::write(transport, data),
+        None => call::method(py, transport, &WRITE, &[&data]).map(drop),
     }
 }
 
 /// `transport.close()` of a transport of ours.
 fn close(transport: &Bound<'_, stream::StreamTransport>) -> RawResult<()> {
     static CLOSE: Name = Name::new(c"close");
-    if !attributes::has_own(transport) {
-        return write::close(transport);
+    match stream::without_own(transport.as_any()) {
+        Some(transport) => write::close(transport),
+        None => call::method(transport.py(), &Obj::from_any(transport.as_any()), &CLOSE, &[]).map(drop),
     }
-    call::method(transport.py(), &Obj::from_any(transport.as_any()), &CLOSE, &[]).map(drop)
 }
 
 /// `transport.is_closing()` of any transport.
 #[inline]
 pub(crate) fn is_closing(py: Python<'_>, transport: &Obj) -> RawResult<bool> {
     static IS_CLOSING: Name = Name::new(c"is_closing");
-    match transport.borrow(py).cast::<stream::StreamTransport>() {
-        Ok(transport) if !attributes::has_own(&transport) => Ok(transport.get().is_closing_or_closed()),
-        _ => call::is_true(py, &call::method(py, transport, &IS_CLOSING, &[])?),
+    match stream::without_own(&transport.borrow(py)) {
+        Some(transport) => Ok(transport.get().is_closing_or_closed()),
+        None => call::is_true(py, &call::method(py, transport, &IS_CLOSING, &[])?),
     }
 }
 
 /// Whether what is written to a transport leaves encrypted: what `get_extra_info('sslcontext')` says.
 pub(crate) fn is_over_ssl(transport: &Bound<'_, PyAny>) -> PyResult<bool> {
     let py = transport.py();
-    if let Ok(stream) = transport.cast::<stream::StreamTransport>()
-        && !attributes::has_own(stream)
-        && stream.get().knows_nothing_extra()
-    {
+    if stream::without_own(transport).is_some_and(|transport| transport.get().knows_nothing_extra()) {
         return Ok(false);
     }
     let context = transport.call_method1(pyo3::intern!(py, "get_extra_info"), (pyo3::intern!(py, "sslcontext"),))?;

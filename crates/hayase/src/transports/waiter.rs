@@ -67,19 +67,12 @@ impl Drop for Watched {
     }
 }
 
-pub(crate) fn on_ready(py: Python<'_>, object: &Obj, _readable: bool, _writable: bool) -> RawResult<()> {
+/// The event has come.
+pub(crate) fn on_ready(py: Python<'_>, object: &Obj) -> RawResult<()> {
     let object = object.borrow(py);
     let waiter = object.cast::<Waiter>().expect("slots of this kind hold waiters").get();
     let Some(future) = waiter.future.take() else {
         return Ok(());
     };
-    resolve(py, &future)
-}
-
-/// `future.set_result(None)` unless it is done.
-pub(crate) fn resolve(py: Python<'_>, future: &Obj) -> RawResult<()> {
-    if wait::is_done(py, future)? {
-        return Ok(());
-    }
-    wait::set_result(py, future, Obj::none(py))
+    wait::resolve(py, &future)
 }

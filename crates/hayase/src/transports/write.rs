@@ -23,13 +23,13 @@ use pyo3::types::{PyBytes, PyType};
 use super::reports;
 use super::stream::{self, StreamTransport};
 use super::tls::protocol::TlsProtocol;
-use super::waiter;
 use crate::interop::errors;
 use crate::raw::bytes::{self, Bytes};
 use crate::raw::compat;
 use crate::raw::obj::Obj;
 use crate::raw::{Raised, RawResult, to_raw};
 use crate::runtime::Runtime;
+use crate::tasks::wait;
 
 /// From here on a write leaves at once: one more system call is nothing beside the copy.
 const LARGE_WRITE_BYTES: usize = 64 * 1024;
@@ -330,7 +330,7 @@ pub(super) fn write_ready(this: &Bound<'_, StreamTransport>) -> RawResult<()> {
         return stream::update_interest(this);
     }
     if let Some(future) = transport.empty_waiter.get() {
-        waiter::resolve(py, &future)?;
+        wait::resolve(py, &future)?;
     }
     if transport.closing.get() {
         stream::schedule_connection_lost(this, None);

@@ -28,7 +28,7 @@ use self::send::Queued;
 use super::reports::{self, Reporter, Shown};
 
 use super::address::Names;
-use super::{CONNECTION_LOST, CONNECTION_MADE, address, marks, waiter};
+use super::{CONNECTION_LOST, CONNECTION_MADE, address, marks};
 use crate::interop::{errors, imports};
 use crate::raw::call::{self, Name};
 use crate::raw::cell::{GilCell, GilValue, ObjCell};
@@ -40,6 +40,7 @@ use crate::raw::{Raised, RawResult, context, fastcall, to_py};
 use crate::runtime::RuntimeRef;
 use crate::runtime::slots::SlotKind;
 use crate::tasks::ready::Ready;
+use crate::tasks::wait;
 
 static CONNECTION_MADE_NAME: Name = Name::new(c"connection_made");
 static CONNECTION_LOST_NAME: Name = Name::new(c"connection_lost");
@@ -214,7 +215,7 @@ fn connection_made(this: &Bound<'_, DatagramTransport>) -> RawResult<()> {
     transport.started.set(true);
     update_interest(this)?;
     match transport.waiter.take() {
-        Some(future) => waiter::resolve(py, &future),
+        Some(future) => wait::resolve(py, &future),
         None => Ok(()),
     }
 }

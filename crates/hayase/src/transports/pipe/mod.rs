@@ -21,7 +21,6 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::reports::{self, Reporter};
-use super::waiter;
 use crate::interop::errors;
 use crate::raw::call::{self, Name};
 use crate::raw::cell::{GilCell, GilValue, ObjCell};
@@ -33,11 +32,10 @@ use crate::raw::{Raised, RawResult, to_py};
 use crate::runtime::RuntimeRef;
 use crate::runtime::slots::SlotKind;
 use crate::tasks::ready::Ready;
+use crate::tasks::wait;
 
 static CONNECTION_MADE_NAME: Name = Name::new(c"connection_made");
 static CONNECTION_LOST_NAME: Name = Name::new(c"connection_lost");
-static DONE: Name = Name::new(c"done");
-static SET_EXCEPTION: Name = Name::new(c"set_exception");
 
 const EPERM: i32 = 1;
 
@@ -135,15 +133,8 @@ impl End {
             };
         };
         match watched {
-            Ok(()) => waiter::resolve(py, &future),
-            Err(err) => {
-                let done = call::method(py, &future, &DONE, &[])?;
-                if call::is_true(py, &done)? {
-                    return Ok(());
-                }
-                let err = Obj::from_bound(err.into_value(py).into_bound(py));
-                call::method(py, &future, &SET_EXCEPTION, &[&err]).map(drop)
-            }
+            Ok(()) => wait::resolve(py, &future),
+            Err(err) => wait::settle(py, &future, Err(Obj::from_bound(err.into_value(py).into_bound(py)))),
         }
     }
 

@@ -13,7 +13,6 @@ use pyo3::types::{PyList, PyTuple};
 use self::listener::Listener;
 use super::stream;
 use super::tls::{self, protocol::TlsProtocol};
-use super::waiter;
 use crate::interop::{imports, log};
 use crate::raw::call::{self, Name};
 use crate::raw::cell::{GilCell, GilValue, ObjCell};
@@ -24,6 +23,7 @@ use crate::raw::members::Membership;
 use crate::raw::obj::Obj;
 use crate::raw::to_py;
 use crate::runtime::{RuntimeRef, coroutine};
+use crate::tasks::wait;
 
 static CREATE_FUTURE: Name = Name::new(c"create_future");
 
@@ -160,7 +160,7 @@ impl Server {
 
     fn wake_up(&self, py: Python<'_>) -> PyResult<()> {
         for future in self.waiters.with(py, Option::take).into_iter().flatten() {
-            to_py(py, waiter::resolve(py, &future))?;
+            to_py(py, wait::resolve(py, &future))?;
         }
         Ok(())
     }

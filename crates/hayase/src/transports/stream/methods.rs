@@ -15,8 +15,9 @@ use crate::raw::cell::ObjCell;
 use crate::raw::fastcall;
 use crate::raw::instance::Visitor;
 use crate::raw::obj::Obj;
+use crate::tasks::wait;
 use crate::transports::receiver::Receiver;
-use crate::transports::{marks, waiter, write};
+use crate::transports::{marks, write};
 
 static CREATE_FUTURE: Name = Name::new(c"create_future");
 
@@ -235,7 +236,7 @@ impl StreamTransport {
         let event_loop = transport.runtime.object();
         let future = crate::raw::to_py(py, call::method(py, event_loop, &CREATE_FUTURE, &[]))?;
         if transport.queued_bytes.get() == 0 {
-            crate::raw::to_py(py, waiter::resolve(py, &future))?;
+            crate::raw::to_py(py, wait::resolve(py, &future))?;
         }
         transport.empty_waiter.set(Some(future.clone()));
         Ok(future.into_bound(py).unbind())

@@ -23,8 +23,9 @@ use super::address::Names;
 use super::receiver::Receiver;
 use super::reports::{self, Reporter, Shown};
 use super::server::Server;
-use super::{CONNECTION_LOST, CONNECTION_MADE, waiter, write};
+use super::{CONNECTION_LOST, CONNECTION_MADE, write};
 use crate::interop::errors;
+use crate::raw::attributes;
 use crate::raw::bytes::Bytes;
 use crate::raw::call::{self, Name};
 use crate::raw::cell::{BoxCell, GilCell, GilValue, ObjCell};
@@ -32,10 +33,11 @@ use crate::raw::collector;
 use crate::raw::kept_context::KeptContext;
 use crate::raw::members::Membership;
 use crate::raw::obj::Obj;
-use crate::raw::{Raised, RawResult};
+use crate::raw::{Raised, RawResult, to_py};
 use crate::runtime::RuntimeRef;
 use crate::runtime::slots::SlotKind;
 use crate::tasks::ready::Ready;
+use crate::tasks::wait;
 
 static CONNECTION_MADE_NAME: Name = Name::new(c"connection_made");
 static CONNECTION_LOST_NAME: Name = Name::new(c"connection_lost");
@@ -193,7 +195,7 @@ pub(super) fn connection_made(this: &Bound<'_, StreamTransport>) -> RawResult<()
     transport.started.set(true);
     update_interest(this)?;
     match transport.waiter.take() {
-        Some(future) => match waiter::resolve(py, &future) {
+        Some(future) => match wait::resolve(py, &future) {
             Ok(()) => Ok(()),
             Err(raised) => {
                 let err = raised.fetch(py);
@@ -223,6 +225,12 @@ pub(super) fn connection_lost(this: &Bound<'_, StreamTransport>) -> RawResult<()
         Err(err) => reporter(this).report(err, "Fatal error while closing a transport"),
     };
     outcome.and(released)
+}
+
+/// A stream transport that may be told natively: no subclass exists, and nobody gave this one methods of its own.
+#[inline]
+pub(super) fn without_own<'a, 'py>(object: &'a Bound<'py, PyAny>) -> Option<&'a Bound<'py, StreamTransport>> {
+    object.cast::<StreamTransport>().ok().filter(|transport| !attributes::has_own(transport))
 }
 
 impl StreamTransport {
@@ -280,12 +288,8 @@ impl StreamTransport {
         let Some(future) = self.empty_waiter.get() else {
             return Ok(());
         };
-        let future = future.into_bound(py);
-        if !future.call_method0("done")?.is_truthy()? {
-            let gone = PyConnectionError::new_err("Connection is closed by peer");
-            future.call_method1("set_exception", (gone.into_value(py),))?;
-        }
-        Ok(())
+        let gone = PyConnectionError::new_err("Connection is closed by peer").into_value(py);
+        to_py(py, wait::settle(py, &future, Err(Obj::from_bound(gone.into_bound(py)))))
     }
 
     /// For a loop that is closed: nobody is told, but the descriptor does not stay open.

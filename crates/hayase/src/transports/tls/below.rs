@@ -6,8 +6,8 @@ use pyo3::prelude::*;
 use super::protocol::TlsProtocol;
 use crate::raw::call::{self, Name};
 use crate::raw::obj::Obj;
-use crate::raw::{RawResult, attributes, compat};
-use crate::transports::stream::{self, StreamTransport};
+use crate::raw::{RawResult, compat};
+use crate::transports::stream;
 use crate::transports::write;
 
 static FORCE_CLOSE: Name = Name::new(c"_force_close");
@@ -22,12 +22,11 @@ pub(super) fn send(this: &Bound<'_, TlsProtocol>) -> RawResult<()> {
         return Ok(());
     };
     if layer.below_is_native.get()
-        && let Ok(transport) = below.borrow(py).cast::<StreamTransport>()
-        && !attributes::has_own(&transport)
+        && let Some(transport) = stream::without_own(&below.borrow(py))
     {
         return match layer.engine.outgoing_bytes(py)? {
             0 => Ok(()),
-            count => write::layer_is_due(&transport, count),
+            count => write::layer_is_due(transport, count),
         };
     }
     match layer.engine.take_ciphertext(py)? {
@@ -44,11 +43,10 @@ pub(super) fn force_close(this: &Bound<'_, TlsProtocol>, error: Option<&PyErr>) 
         return Ok(());
     };
     if layer.below_is_native.get()
-        && let Ok(transport) = below.borrow(py).cast::<StreamTransport>()
-        && !attributes::has_own(&transport)
+        && let Some(transport) = stream::without_own(&below.borrow(py))
     {
-        write::flush(&transport)?;
-        stream::force_close(&transport, error.map(|err| err.clone_ref(py)));
+        write::flush(transport)?;
+        stream::force_close(transport, error.map(|err| err.clone_ref(py)));
         return Ok(());
     }
     let by_error = error.is_some() || compat::TLS_ABORTS_BY_FORCE_CLOSE;
