@@ -406,6 +406,47 @@ def test_closing_inside_data_received_ends_the_calls(run, protocol):
 # Protocols that receive into their own buffer ------------------------------------------------------------------------
 
 
+AFTER_THE_FIRST = {
+    "pause": lambda transport: transport.pause_reading(),
+    "close": lambda transport: transport.close(),
+    "abort": lambda transport: transport.abort(),
+    "replace": lambda transport: transport.set_protocol(Recording()),
+}
+
+
+@pytest.mark.parametrize("act", AFTER_THE_FIRST.values(), ids=AFTER_THE_FIRST)
+def test_a_buffered_protocol_that_wants_no_more_gets_no_more(run, act):
+    """Also if more has come than its buffer takes."""
+
+    class Once(BufferedRecording):
+        def buffer_updated(self, count):
+            super().buffer_updated(count)
+            act(self.transport)
+
+    async def main():
+        async with connected(lambda: Once(size=4), Recording) as (near, far):
+            transport = near.transport
+            far.transport.write(b"0123456789")
+            assert await near.received(4) == b"0123"
+            for _ in range(5):
+                await asyncio.sleep(0.001)
+            assert near.data == b"0123"
+            if transport.is_closing():
+                return
+            if transport.get_protocol() is near:
+                transport.resume_reading()
+                assert await near.received(8) == b"01234567"
+                transport.abort()
+                return
+            after = transport.get_protocol()
+            assert await after.received(6) == b"456789"
+            transport.close()
+            await after.closed
+            near.closed.set_result(None)
+
+    run(main())
+
+
 def test_a_buffered_protocol_of_one_byte_gets_everything(run):
     async def main():
         async with connected(lambda: BufferedRecording(size=1), Recording) as (near, far):

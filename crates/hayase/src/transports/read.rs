@@ -1,8 +1,9 @@
 //! The receiving half of a stream transport.
 //!
-//! One `recv` per readiness event: the driver is level-triggered, so what is left comes up in the next turn, after the
-//! others had theirs. Small data passes through the loop's one scratch buffer into an exact `bytes`; once that buffer
-//! was filled, the next reads go straight into a large object which is then cut to size.
+//! One `recv` per readiness event (a few, where a protocol's own buffer is too small): the driver is level-triggered, so
+//! what is left comes up in the next turn, after the others had theirs. Small data passes through the loop's one scratch
+//! buffer into an exact `bytes`; once that buffer was filled, the next reads go straight into a large object which is then
+//! cut to size.
 
 use std::io;
 
@@ -11,6 +12,7 @@ use pyo3::prelude::*;
 
 use super::receiver::{Context, Native, Receiver};
 use super::stream::{self, StreamTransport};
+use super::write;
 use crate::interop::{errors, log};
 use crate::raw::bytes::{self, Bytes};
 use crate::raw::call::{self, Name};
@@ -26,6 +28,9 @@ static BUFFER_UPDATED: Name = Name::new(c"buffer_updated");
 /// asyncio's and uvloop's size of one read.
 const LARGE_READ_BYTES: usize = 256 * 1024;
 
+/// Of a protocol with its own buffer; the usual 64 KiB make asyncio's size of one read.
+const BUFFERS_PER_EVENT_MAX: usize = 4;
+
 const READ_FAILED: &str = "Fatal read error on socket transport";
 
 pub(super) fn read_ready(this: &Bound<'_, StreamTransport>) -> RawResult<()> {
@@ -39,7 +44,7 @@ pub(super) fn read_ready(this: &Bound<'_, StreamTransport>) -> RawResult<()> {
     };
     match transport.receiver.get() {
         Receiver::Protocol => read_bytes(py, this, &protocol),
-        Receiver::Buffered => read_into(this, &protocol),
+        Receiver::Buffered => read_buffers(this, protocol),
         Receiver::Native(native) => read_native(this, &protocol, native),
     }
 }
@@ -57,7 +62,7 @@ fn read_bytes(py: Python<'_>, this: &Bound<'_, StreamTransport>, protocol: &Obj)
     }
     let called = transport.in_context(py, || call::method(py, protocol, &DATA_RECEIVED, &[data.as_obj()]));
     match called {
-        Ok(_) => Ok(()),
+        Ok(_) => write::leave_while_hot(this),
         Err(raised) => failed(this, raised, "Fatal error: protocol.data_received() call failed."),
     }
 }
@@ -82,8 +87,24 @@ fn receive(py: Python<'_>, transport: &StreamTransport) -> RawResult<io::Result<
     })
 }
 
-/// `BufferedProtocol`: straight into its own buffer.
-fn read_into(this: &Bound<'_, StreamTransport>, protocol: &Obj) -> RawResult<()> {
+/// `BufferedProtocol`: straight into its own buffer. What did not fit is received at once, up to a limit: it is longer
+/// in the cache than until the next turn, and whoever waits for the answer is woken once.
+fn read_buffers(this: &Bound<'_, StreamTransport>, mut protocol: Obj) -> RawResult<()> {
+    let transport = this.get();
+    for _ in 0..BUFFERS_PER_EVENT_MAX {
+        if !read_into(this, &protocol)? || !transport.wants_to_read() || transport.conn_lost.get() > 0 {
+            break;
+        }
+        protocol = match (transport.receiver.get(), transport.protocol.get()) {
+            (Receiver::Buffered, Some(protocol)) => protocol,
+            (Receiver::Protocol | Receiver::Native(_) | Receiver::Buffered, _) => break,
+        };
+    }
+    Ok(())
+}
+
+/// Whether the buffer was filled, so that more may be there.
+fn read_into(this: &Bound<'_, StreamTransport>, protocol: &Obj) -> RawResult<bool> {
     const GET_BUFFER_FAILED: &str = "Fatal error: protocol.get_buffer() call failed.";
     let py = this.py();
     let transport = this.get();
@@ -98,34 +119,36 @@ fn read_into(this: &Bound<'_, StreamTransport>, protocol: &Obj) -> RawResult<()>
     });
     let buffer = match buffer {
         Ok(buffer) => buffer,
-        Err(raised) => return failed(this, raised, GET_BUFFER_FAILED),
+        Err(raised) => return failed(this, raised, GET_BUFFER_FAILED).map(|()| false),
     };
     // The protocol may have closed the connection in `get_buffer`.
     if transport.conn_lost.get() > 0 {
-        return Ok(());
+        return Ok(false);
     }
-    let received =
-        bytes::with_writable_buffer(py, &buffer, |memory| transport.runtime.driver.recv(transport.fd, memory));
-    let count = match received {
-        Ok(Ok(count)) => count,
-        Ok(Err(error)) => return read_failed(this, &error),
+    let received = bytes::with_writable_buffer(py, &buffer, |memory| {
+        transport.runtime.driver.recv(transport.fd, memory).map(|count| (count, memory.len()))
+    });
+    let (count, capacity) = match received {
+        Ok(Ok(received)) => received,
+        Ok(Err(error)) => return read_failed(this, &error).map(|()| false),
         Err(raised) => {
             drop(raised.fetch(py));
             let text = format!(
                 "recv_into() argument 1 must be read-write bytes-like object, not {}",
                 to_raw(py, buffer.borrow(py).get_type().name())?
             );
-            return stream::fatal_error(this, PyTypeError::new_err(text), READ_FAILED);
+            return stream::fatal_error(this, PyTypeError::new_err(text), READ_FAILED).map(|()| false);
         }
     };
     drop(buffer);
     if count == 0 {
-        return end_of_stream(this, protocol);
+        return end_of_stream(this, protocol).map(|()| false);
     }
+    let is_filled = count == capacity;
     let count = Obj::from_bound(pyo3::types::PyInt::new(py, count));
     match transport.in_context(py, || call::method(py, protocol, &BUFFER_UPDATED, &[&count])) {
-        Ok(_) => Ok(()),
-        Err(raised) => failed(this, raised, "Fatal error: protocol.buffer_updated() call failed."),
+        Ok(_) => write::leave_while_hot(this).map(|()| is_filled),
+        Err(raised) => failed(this, raised, "Fatal error: protocol.buffer_updated() call failed.").map(|()| false),
     }
 }
 

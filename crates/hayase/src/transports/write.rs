@@ -34,6 +34,11 @@ use crate::tasks::wait;
 /// From here on a write leaves at once: one more system call is nothing beside the copy.
 const LARGE_WRITE_BYTES: usize = 64 * 1024;
 
+/// So much of what a protocol writes while it receives leaves when it returns: it is in the cache now, and not any more when
+/// a hundred connections have written as much (a twentieth of an echo of 16 KiB; of 8 KiB nothing). What tasks write was
+/// received a turn ago and gains nothing.
+const HOT_WRITE_BYTES: usize = 16 * 1024;
+
 /// A write that wakes its receiver costs more than one to a receiver that runs already. With 50 connections,
 /// 500 µs save uvicorn a tenth and aiohttp a fifth of their time; 250 µs half of that, more nothing.
 const FLUSH_AT_MOST_EVERY: Duration = Duration::from_micros(500);
@@ -206,6 +211,16 @@ fn leave_or_cork(this: &Bound<'_, StreamTransport>) -> RawResult<()> {
         return pause_if_above(this);
     }
     cork(this);
+    Ok(())
+}
+
+/// A protocol that received has returned.
+#[inline]
+pub(super) fn leave_while_hot(this: &Bound<'_, StreamTransport>) -> RawResult<()> {
+    let transport = this.get();
+    if transport.in_corked_list.get() && transport.queued_bytes.get() >= HOT_WRITE_BYTES {
+        flush(this)?;
+    }
     Ok(())
 }
 

@@ -277,14 +277,8 @@ impl ReadPipeTransport {
     }
 }
 
-impl collector::Finalized for ReadPipeTransport {
-    fn finalize(&self, py: Python<'_>) {
-        self.end.finalize(py, || self.describe());
-    }
-}
-
 impl Drop for ReadPipeTransport {
     fn drop(&mut self) {
-        Python::try_attach(|py| collector::Finalized::finalize(self, py));
+        self.end.dropped(|_| self.describe());
     }
 }

@@ -500,15 +500,9 @@ impl WritePipeTransport {
     }
 }
 
-impl collector::Finalized for WritePipeTransport {
-    fn finalize(&self, py: Python<'_>) {
-        self.end.finalize(py, || self.describe(py));
-    }
-}
-
 impl Drop for WritePipeTransport {
     fn drop(&mut self) {
-        Python::try_attach(|py| collector::Finalized::finalize(self, py));
+        self.end.dropped(|py| self.describe(py));
     }
 }
 
