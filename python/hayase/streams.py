@@ -37,8 +37,8 @@ if not TYPE_CHECKING:  # to a type checker they are asyncio's
 
     _core.register_stream_classes(StreamReader, StreamReaderProtocol, StreamWriter, _asyncio_streams.StreamWriter)
 
-    def _connected(limit: int, loop: Any, callback: Callable[..., Any] | None = None) -> Any:
-        return StreamReaderProtocol(StreamReader(limit, loop), callback, loop)
+    def _factory(limit: int, loop: Any, callback: Callable[..., Any]) -> Callable[[], Any]:
+        return lambda: StreamReaderProtocol(StreamReader(limit, loop), callback, loop)
 
     async def open_connection(host=None, port=None, *, limit=_DEFAULT_LIMIT, **kwds):
         """Connect to a host and port; return a reader and a writer.
@@ -59,7 +59,7 @@ if not TYPE_CHECKING:  # to a type checker they are asyncio's
         of `loop.create_server()`.
         """
         loop = asyncio.get_running_loop()
-        return await loop.create_server(lambda: _connected(limit, loop, client_connected_cb), host, port, **kwds)
+        return await loop.create_server(_factory(limit, loop, client_connected_cb), host, port, **kwds)
 
     async def open_unix_connection(path=None, *, limit=_DEFAULT_LIMIT, **kwds):
         """As `open_connection`, to the socket at a path; the keywords are those of `loop.create_unix_connection()`."""
@@ -72,4 +72,4 @@ if not TYPE_CHECKING:  # to a type checker they are asyncio's
     async def start_unix_server(client_connected_cb, path=None, *, limit=_DEFAULT_LIMIT, **kwds):
         """As `start_server`, on the socket at a path; the keywords are those of `loop.create_unix_server()`."""
         loop = asyncio.get_running_loop()
-        return await loop.create_unix_server(lambda: _connected(limit, loop, client_connected_cb), path, **kwds)
+        return await loop.create_unix_server(_factory(limit, loop, client_connected_cb), path, **kwds)
