@@ -64,6 +64,9 @@ impl Waiters {
         match self.object.get() {
             None => {
                 let removed = self.line.with(py, |line| {
+                    if line.front().is_some_and(|first| first.is(waiter.as_ptr())) {
+                        return line.pop_front();
+                    }
                     let place = line.iter().position(|other| other.is(waiter.as_ptr()))?;
                     line.remove(place)
                 });

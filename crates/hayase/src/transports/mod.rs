@@ -25,9 +25,9 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyModule;
 
-use crate::raw::RawResult;
 use crate::raw::call::{self, Name};
 use crate::raw::obj::Obj;
+use crate::raw::{RawResult, collector};
 use crate::runtime::slots::SlotKind;
 use crate::runtime::{Runtime, RuntimeRef};
 
@@ -149,6 +149,10 @@ pub(crate) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<server::Server>()?;
     module.add_class::<server::listener::Listener>()?;
     module.add_class::<waiter::Waiter>()?;
+    collector::add_finalizer::<stream::StreamTransport>(module.py());
+    collector::add_finalizer::<datagram::DatagramTransport>(module.py());
+    collector::add_finalizer::<pipe::read::ReadPipeTransport>(module.py());
+    collector::add_finalizer::<pipe::write::WritePipeTransport>(module.py());
     pipe::write::add_methods(module.py())?;
     datagram::add_methods(module.py())?;
     stream::methods::add_methods(module.py())?;

@@ -10,9 +10,10 @@ use pyo3::exceptions::{PyStopAsyncIteration, PyTimeoutError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyModule, PySet};
 
+use super::cancel_handle;
 use super::ensure_future::{self, is_awaitable, is_coroutine, is_future};
 use super::timers::Timers;
-use super::{cancel_handle, current_task};
+use super::watched::Watched;
 use crate::interop::imports;
 use crate::raw::bound_function::BoundFunction;
 use crate::raw::call::{self, Name};
@@ -23,26 +24,25 @@ use crate::raw::obj::Obj;
 use crate::raw::table::Table;
 use crate::raw::{Raised, RawResult, compat, exception, function, to_py, to_raw};
 use crate::runtime::operation::{self, Kind, Operation, Outcome, Turn};
-use crate::tasks::{current, future, linked};
+use crate::tasks::future;
 
 pub(super) struct AsCompleted {
     /// What it was made for, until it begins.
     given: ObjCell,
     timeout: ObjCell,
-    /// A set of the futures that are not done; None before it begins.
-    todo: ObjCell,
+    /// The futures that are not done.
+    todo: Watched,
     /// Those that are done, and nobody took.
     done: ObjCell,
     timer: ObjCell,
-    /// Who made it, for `asyncio.capture_call_graph`.
-    task: ObjCell,
     /// How many were not asked for yet.
     left: GilValue<usize>,
 }
 
 impl AsCompleted {
     fn cells(&self) -> [&ObjCell; 6] {
-        [&self.given, &self.timeout, &self.todo, &self.done, &self.timer, &self.task]
+        let [todo, task] = self.todo.cells();
+        [&self.given, &self.timeout, &self.done, &self.timer, todo, task]
     }
 }
 
@@ -74,10 +74,9 @@ fn as_completed(py: Python<'_>, args: &Args<'_>) -> RawResult<Obj> {
     let made = AsCompleted {
         given: ObjCell::new(fs),
         timeout: ObjCell::new(timeout.filter(|timeout| !timeout.is_none())),
-        todo: ObjCell::empty(),
+        todo: Watched::nothing(),
         done: ObjCell::empty(),
         timer: ObjCell::empty(),
-        task: ObjCell::empty(),
         left: GilValue::new(0),
     };
     let made = AsCompleted::class().make(py, made)?;
@@ -106,21 +105,11 @@ fn begin(py: Python<'_>, this: &Ref<AsCompleted>) -> RawResult<()> {
     this.done.set(Some(queue));
     // As asyncio: whether one is made without a running loop is the policy's decision.
     let event_loop = to_raw(py, future::loop_or_current(py, None))?;
-    if compat::CALL_GRAPH {
-        let current = current_task(py)?;
-        this.task.set((!current.is_none()).then_some(current));
-    }
-    let todo = to_raw(py, futures_of(py, &fs, &event_loop))?;
-    let futures = members(py, &Obj::from_any(todo.as_any()))?;
-    this.left.set(futures.len());
-    this.todo.set(Some(Obj::from_bound(todo)));
-    for future in &futures {
-        linked::tell(py, future, this.as_obj())?;
-        if let Some(task) = this.task.get() {
-            current::add_to_awaited_by(py, future, &task)?;
-        }
-    }
-    if !futures.is_empty()
+    let futures = to_raw(py, futures_of(py, &fs, &event_loop))?;
+    // Those that are done already tell so in a turn to come.
+    let count = this.todo.begin(py, futures, this.as_obj())?;
+    this.left.set(count);
+    if count > 0
         && let Some(timeout) = this.timeout.take()
     {
         let on_timeout = HANDLE_TIMEOUT.bind(py, this)?;
@@ -142,10 +131,6 @@ fn futures_of<'py>(py: Python<'py>, fs: &Obj, event_loop: &Obj) -> PyResult<Boun
     Ok(futures)
 }
 
-fn members(py: Python<'_>, set: &Obj) -> RawResult<Vec<Obj>> {
-    to_raw(py, set.borrow(py).try_iter().and_then(|all| all.map(|one| one.map(Obj::from_bound)).collect()))
-}
-
 fn put(py: Python<'_>, this: &Ref<AsCompleted>, what: &Obj) -> RawResult<()> {
     match this.done.get() {
         Some(queue) => call::method(py, &queue, &PUT_NOWAIT, &[what]).map(drop),
@@ -153,27 +138,11 @@ fn put(py: Python<'_>, this: &Ref<AsCompleted>, what: &Obj) -> RawResult<()> {
     }
 }
 
-fn no_longer_awaited(py: Python<'_>, this: &Ref<AsCompleted>, future: &Obj) -> RawResult<()> {
-    match this.task.get() {
-        Some(task) => current::discard_from_awaited_by(py, future, &task),
-        None => Ok(()),
-    }
-}
-
-/// `todo` as a set, if there is anything in it.
-fn unfinished<'py>(py: Python<'py>, this: &Ref<AsCompleted>) -> RawResult<Option<Bound<'py, PySet>>> {
-    let Some(todo) = this.todo.get() else {
-        return Ok(None);
-    };
-    let todo = to_raw(py, todo.into_bound(py).cast_into::<PySet>().map_err(PyErr::from))?;
-    Ok((!todo.is_empty()).then_some(todo))
-}
-
 fn handle_completion(py: Python<'_>, this: &Ref<AsCompleted>, done: &Obj) -> RawResult<Obj> {
     // After the timeout nobody asks.
-    if let Some(todo) = unfinished(py, this)? {
+    if let Some(todo) = this.todo.set(py)? {
         to_raw(py, todo.discard(done.borrow(py)))?;
-        no_longer_awaited(py, this, done)?;
+        this.todo.is_done(py, done)?;
         put(py, this, done)?;
         if todo.is_empty()
             && let Some(timer) = this.timer.take()
@@ -185,10 +154,9 @@ fn handle_completion(py: Python<'_>, this: &Ref<AsCompleted>, done: &Obj) -> Raw
 }
 
 fn handle_timeout(py: Python<'_>, this: &Ref<AsCompleted>) -> RawResult<Obj> {
-    if let Some(todo) = unfinished(py, this)? {
-        for future in members(py, &Obj::from_any(todo.as_any()))? {
-            linked::do_not_tell(py, &future, this.as_obj())?;
-            no_longer_awaited(py, this, &future)?;
+    if let Some(todo) = this.todo.set(py)? {
+        for future in this.todo.members(py)? {
+            this.todo.forget(py, &future, this.as_obj())?;
             put(py, this, &Obj::none(py))?;
         }
         todo.clear();

@@ -13,6 +13,7 @@ pub(crate) mod timeout;
 mod timers;
 pub(crate) mod wait;
 pub(crate) mod wait_for;
+mod watched;
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;

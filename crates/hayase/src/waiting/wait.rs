@@ -8,7 +8,8 @@ use pyo3::types::{PyModule, PySet, PyTuple};
 
 use super::ensure_future::{is_coroutine, is_future};
 use super::timers::Timers;
-use super::{cancel_handle, current_task, get_running_loop};
+use super::watched::Watched;
+use super::{cancel_handle, get_running_loop};
 use crate::interop::imports;
 use crate::raw::call::{self, Name};
 use crate::raw::cell::{GilValue, ObjCell};
@@ -16,10 +17,10 @@ use crate::raw::fastcall::Args;
 use crate::raw::instance::{Class, Data, Ref, Visitor};
 use crate::raw::obj::Obj;
 use crate::raw::table::Table;
-use crate::raw::{Raised, RawResult, compat, exception, function, to_py, to_raw};
+use crate::raw::{Raised, RawResult, exception, function, to_py, to_raw};
 use crate::runtime::operation::{self, Kind, Operation, Outcome, Turn};
+use crate::tasks::future;
 use crate::tasks::wait::{self, Ending};
-use crate::tasks::{current, future, linked};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ReturnWhen {
@@ -30,20 +31,19 @@ enum ReturnWhen {
 
 /// One wait that is on.
 struct Waiting {
-    /// A set: what is waited for.
-    all: ObjCell,
+    /// What is waited for.
+    all: Watched,
     waiter: ObjCell,
     /// The handle that ends the wait.
     timer: ObjCell,
-    /// Who waits, for `asyncio.capture_call_graph`.
-    task: ObjCell,
     unfinished: GilValue<usize>,
     return_when: GilValue<ReturnWhen>,
 }
 
 impl Waiting {
     fn cells(&self) -> [&ObjCell; 4] {
-        [&self.all, &self.waiter, &self.timer, &self.task]
+        let [all, task] = self.all.cells();
+        [&self.waiter, &self.timer, all, task]
     }
 }
 
@@ -108,28 +108,15 @@ fn start(py: Python<'_>, this: &Ref<Operation>) -> RawResult<Turn> {
         Some(timeout) => Some(release_later(py, &timers, &timeout, &waiter)?),
         None => None,
     };
-    let current = if compat::CALL_GRAPH {
-        let current = current_task(py)?;
-        (!current.is_none()).then_some(current)
-    } else {
-        None
-    };
-    let unfinished = all.len();
     let waiting = Waiting {
-        all: ObjCell::new(Some(Obj::from_any(all.as_any()))),
+        all: Watched::nothing(),
         waiter: ObjCell::new(Some(waiter.clone())),
         timer: ObjCell::new(timer),
-        task: ObjCell::new(current),
-        unfinished: GilValue::new(unfinished),
+        unfinished: GilValue::new(all.len()),
         return_when: GilValue::new(return_when),
     };
     let waiting = Waiting::class().make(py, waiting)?;
-    for future in members(py, &waiting)? {
-        linked::tell(py, &future, waiting.as_obj())?;
-        if let Some(task) = waiting.task.get() {
-            current::add_to_awaited_by(py, &future, &task)?;
-        }
-    }
+    waiting.all.begin(py, all, waiting.as_obj())?;
     this.argument.set(Some(waiting.into_obj()));
     Ok(Turn::Await(waiter))
 }
@@ -179,14 +166,6 @@ fn distinct<'py>(py: Python<'py>, fs: &Obj) -> PyResult<Bound<'py, PySet>> {
     Ok(all)
 }
 
-/// What is waited for, apart from the set, which others cannot see but whose members may run code when they are asked.
-fn members(py: Python<'_>, waiting: &Ref<Waiting>) -> RawResult<Vec<Obj>> {
-    let Some(all) = waiting.all.get() else {
-        return Ok(vec![]);
-    };
-    to_raw(py, all.borrow(py).try_iter().and_then(|all| all.map(|one| one.map(Obj::from_bound)).collect()))
-}
-
 fn release_later(py: Python<'_>, timers: &Timers, timeout: &Obj, waiter: &Obj) -> RawResult<Obj> {
     match future::completion(waiter) {
         Some(complete) => timers.call_later(py, timeout, complete, &[&Obj::none(py)]),
@@ -214,9 +193,7 @@ fn on_completion(py: Python<'_>, this: &Ref<Waiting>, done: &Obj) -> RawResult<O
             wait::set_result(py, &waiter, Obj::none(py))?;
         }
     }
-    if let Some(task) = this.task.get() {
-        current::discard_from_awaited_by(py, done, &task)?;
-    }
+    this.all.is_done(py, done)?;
     Ok(Obj::none(py))
 }
 
@@ -232,11 +209,8 @@ fn resume(py: Python<'_>, this: &Ref<Operation>, outcome: Outcome) -> RawResult<
     let waiting = Ref::<Waiting>::view_obj(&waiting).expect("put there by start");
     stop_timer(py, waiting)?;
     let (done, pending) = (to_raw(py, PySet::empty(py))?, to_raw(py, PySet::empty(py))?);
-    for future in members(py, waiting)? {
-        linked::do_not_tell(py, &future, waiting.as_obj())?;
-        if let Some(task) = waiting.task.get() {
-            current::discard_from_awaited_by(py, &future, &task)?;
-        }
+    for future in waiting.all.members(py)? {
+        waiting.all.forget(py, &future, waiting.as_obj())?;
         let is_done = outcome.is_ok() && wait::is_done(py, &future)?;
         to_raw(py, if is_done { &done } else { &pending }.add(future.into_bound(py)))?;
     }

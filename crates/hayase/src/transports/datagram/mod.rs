@@ -636,16 +636,19 @@ impl DatagramTransport {
     }
 }
 
+impl collector::Finalized for DatagramTransport {
+    fn finalize(&self, py: Python<'_>) {
+        // First of all: the runtime's list must not see a dying object.
+        drop(self.membership.with(py, Option::take));
+        if !self.closed.get() {
+            reports::died_open(py, &self.describe(), || self.close_socket(py));
+        }
+    }
+}
+
 impl Drop for DatagramTransport {
     fn drop(&mut self) {
-        Python::try_attach(|py| {
-            // First of all: the runtime's list must not see a dying object.
-            drop(self.membership.with(py, Option::take));
-            if self.closed.get() {
-                return;
-            }
-            reports::died_open(py, &self.describe(), || self.close_socket(py));
-        });
+        Python::try_attach(|py| collector::Finalized::finalize(self, py));
     }
 }
 

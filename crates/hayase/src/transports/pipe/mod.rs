@@ -260,16 +260,13 @@ impl End {
         drop(self.double.with(py, Option::take));
     }
 
-    /// For the destructor.
-    fn dropped(&self, describe: impl FnOnce(Python<'_>) -> String) {
-        Python::try_attach(|py| {
-            // First of all: the runtime's list must not see a dying object.
-            drop(self.membership.with(py, Option::take));
-            if self.is_closed() {
-                return;
-            }
-            reports::died_open(py, &describe(py), || self.release(py));
-        });
+    /// For the finalizer.
+    fn finalize(&self, py: Python<'_>, describe: impl FnOnce() -> String) {
+        // First of all: the runtime's list must not see a dying object.
+        drop(self.membership.with(py, Option::take));
+        if !self.is_closed() {
+            reports::died_open(py, &describe(), || self.release(py));
+        }
     }
 
     /// asyncio's words, up to what only one direction has.

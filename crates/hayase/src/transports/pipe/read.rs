@@ -277,8 +277,14 @@ impl ReadPipeTransport {
     }
 }
 
+impl collector::Finalized for ReadPipeTransport {
+    fn finalize(&self, py: Python<'_>) {
+        self.end.finalize(py, || self.describe());
+    }
+}
+
 impl Drop for ReadPipeTransport {
     fn drop(&mut self) {
-        self.end.dropped(|_| self.describe());
+        Python::try_attach(|py| collector::Finalized::finalize(self, py));
     }
 }

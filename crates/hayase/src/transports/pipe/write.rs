@@ -500,9 +500,15 @@ impl WritePipeTransport {
     }
 }
 
+impl collector::Finalized for WritePipeTransport {
+    fn finalize(&self, py: Python<'_>) {
+        self.end.finalize(py, || self.describe(py));
+    }
+}
+
 impl Drop for WritePipeTransport {
     fn drop(&mut self) {
-        self.end.dropped(|py| self.describe(py));
+        Python::try_attach(|py| collector::Finalized::finalize(self, py));
     }
 }
 

@@ -397,18 +397,22 @@ pub(super) fn schedule_connection_lost(this: &Bound<'_, StreamTransport>, err: O
     transport.runtime.scheduler.push(py, Ready::Native { object, work: CONNECTION_LOST });
 }
 
+impl collector::Finalized for StreamTransport {
+    fn finalize(&self, py: Python<'_>) {
+        // First of all: the runtime's list must not see a dying object.
+        drop(self.membership.with(py, Option::take));
+        if self.socket.with(py, |socket| matches!(socket, Socket::Closed)) {
+            return;
+        }
+        reports::died_open(py, &self.describe(py), || {
+            let closed = self.close_socket(py);
+            self.leave_server(py).and(closed)
+        });
+    }
+}
+
 impl Drop for StreamTransport {
     fn drop(&mut self) {
-        Python::try_attach(|py| {
-            // First of all: the runtime's list must not see a dying object.
-            drop(self.membership.with(py, Option::take));
-            if self.socket.with(py, |socket| matches!(socket, Socket::Closed)) {
-                return;
-            }
-            reports::died_open(py, &self.describe(py), || {
-                let closed = self.close_socket(py);
-                self.leave_server(py).and(closed)
-            });
-        });
+        Python::try_attach(|py| collector::Finalized::finalize(self, py));
     }
 }
