@@ -459,3 +459,33 @@ def test_streams_made_before_and_after_talk_to_each_other() -> None:
                 await server.wait_closed()
 
     asyncio.run(main())
+
+
+@pytest.mark.hayase_only("that hayase's own are taken for coroutine functions, as asyncio's are")
+def test_a_test_case_leaves_what_it_entered_and_awaits_what_it_cleans_up(program):
+    """It asks `inspect` what has to be awaited, which before 3.12 believes only what looks like a function."""
+    done = program(
+        """
+        import unittest
+        import hayase
+
+        class Case(unittest.IsolatedAsyncioTestCase):
+            async def test(self):
+                for module in (asyncio, hayase):
+                    lock, server = module.Lock(), await module.start_server(print, "127.0.0.1", 0)
+                    self.addCleanup(lambda lock=lock, server=server: left.append((lock.locked(), server.is_serving())))
+                    self.addAsyncCleanup(module.sleep, 0)
+                    await self.enterAsyncContext(lock)
+                    await self.enterAsyncContext(server)
+                    await self.enterAsyncContext(module.timeout(1000))
+                    await self.enterAsyncContext(module.TaskGroup())
+
+        left = []
+        result = unittest.TestResult()
+        hayase.install()
+        unittest.defaultTestLoader.loadTestsFromTestCase(Case).run(result)
+        print(result.errors, result.failures, left)
+        """
+    )
+    assert done.stdout == "[] [] [(False, False), (False, False)]\n", done.stdout + done.stderr
+    assert "never awaited" not in done.stderr

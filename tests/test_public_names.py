@@ -66,10 +66,10 @@ def without_self(method):
 
 
 def is_coroutine_function(function):
-    """As `inspect` says, and as `unittest.mock` asks: before 3.12 `inspect` believes only what the compiler made."""
-    answers = {asyncio.coroutines.iscoroutinefunction(function)} if sys.version_info < (3, 14) else set()
-    if sys.version_info >= (3, 12):
-        answers.add(inspect.iscoroutinefunction(function))
+    """As `inspect` says, and asyncio, which `unittest.mock` asks."""
+    answers = {inspect.iscoroutinefunction(function)}
+    if sys.version_info < (3, 14):
+        answers.add(asyncio.coroutines.iscoroutinefunction(function))
     (answer,) = answers
     return answer
 

@@ -221,7 +221,7 @@ def test_functions_look_as_asyncios_do(aio, name):
     assert [p.replace(annotation=p.empty) for p in inspect.signature(ours).parameters.values()] == [
         p.replace(annotation=p.empty) for p in inspect.signature(theirs).parameters.values()
     ]
-    assert inspect.iscoroutinefunction(ours) == inspect.iscoroutinefunction(theirs) or sys.version_info < (3, 12)
+    assert inspect.iscoroutinefunction(ours) == inspect.iscoroutinefunction(theirs)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         assert asyncio.iscoroutinefunction(ours) == asyncio.iscoroutinefunction(theirs)

@@ -124,14 +124,21 @@ def resemble_methods(ours: type, theirs: type) -> None:
             continue
         if inspect.iscoroutinefunction(getattr(theirs, name, None)):
             marked: Any = _core.method(method)
-            # `unittest.mock.create_autospec` believes only what has code that its methods are coroutine functions.
-            marked.__code__ = getattr(theirs, name).__code__
-            mark_coroutine_function(marked)
+            mark_coroutine_function(marked, getattr(theirs, name))
             setattr(ours, name, marked)
 
 
-def mark_coroutine_function(function: Any) -> None:
+def mark_coroutine_function(function: Any, theirs: Any) -> None:
     """`inspect.iscoroutinefunction` and asyncio's look for marks, and `unittest.mock` asks those."""
+    if sys.version_info < (3, 12):
+        # There `inspect` believes only what looks like a function with such code. Its parameters are its own, if it says them.
+        try:
+            function.__signature__ = inspect.signature(function)
+        except ValueError:
+            function.__signature__ = inspect.signature(theirs)
+        function.__defaults__ = function.__kwdefaults__ = None
+    # So does `unittest.mock.create_autospec`, on every version.
+    function.__code__ = theirs.__code__
     if sys.version_info >= (3, 12):
         inspect.markcoroutinefunction(function)
     if sys.version_info < (3, 14):
@@ -142,4 +149,4 @@ def resemble(function: Any, theirs: Callable[..., Any]) -> None:
     """Give a function of the extension the signature of asyncio's, and if that is a coroutine function, its marks."""
     function.__signature__ = inspect.signature(theirs)
     if inspect.iscoroutinefunction(theirs):
-        mark_coroutine_function(function)
+        mark_coroutine_function(function, theirs)
