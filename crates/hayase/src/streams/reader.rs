@@ -6,25 +6,23 @@
 //! - One reading waits at a time; its future is `waiter`.
 //! - A transport is paused while more than twice the limit waits here, and is resumed once no more than the limit does.
 
-use driver::{Progress, ReadBuffer, Scan, Separators, SeparatorsError};
+use driver::{Progress, ReadBuffer, Scan, Separators};
 use pyo3::exceptions::{PyAssertionError, PyNotImplementedError, PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyDict, PyInt, PyModule, PyTuple};
+use pyo3::types::{PyByteArray, PyDict, PyModule, PyTuple};
 
-use super::reading::{READ, READ_EVERYTHING, READ_EXACTLY, READ_LINE, READ_UNTIL};
+use super::reading;
 use crate::interop::imports;
-use crate::raw::bytes::{self, Bytes};
+use crate::raw::bytes::Bytes;
 use crate::raw::call::{self, Name};
 use crate::raw::cell::{GilCell, GilValue, ObjCell};
-use crate::raw::compat;
-use crate::raw::fastcall::{self, Args, FastMethod};
 use crate::raw::fields;
 use crate::raw::instance::{Ref, Visitor};
 use crate::raw::obj::Obj;
 use crate::raw::public_class::PublicClass;
-use crate::raw::{Raised, RawResult, exception, to_py, to_raw};
-use crate::runtime::operation::{self, Operation};
+use crate::raw::{Raised, RawResult, exception, to_py};
+use crate::runtime::operation::Operation;
 use crate::tasks::future;
 use crate::tasks::scheduler::LoopRef;
 use crate::tasks::wait;
@@ -566,96 +564,6 @@ impl StreamReader {
     }
 }
 
-// The four readings: an awaitable each, which begins when it is awaited
-
-macro_rules! readings {
-    ($($type:ident, $name:literal, $doc:literal, $argument:ident, $kind:expr, $bare:expr;)*) => {
-        $(
-            struct $type;
-
-            impl FastMethod<StreamReader> for $type {
-                const NAME: &'static std::ffi::CStr = $name;
-                const DOC: &'static std::ffi::CStr = $doc;
-
-                fn call(py: Python<'_>, this: &Obj, _: &StreamReader, args: &Args<'_>) -> RawResult<Obj> {
-                    let argument = $argument(py, args)?;
-                    let kind = if argument.is_none() { $bare } else { $kind };
-                    operation::make(py, kind, this.clone(), argument)
-                }
-            }
-        )*
-
-        fn add_methods(py: Python<'_>) -> PyResult<()> {
-            $(fastcall::add_method::<StreamReader, $type>(py)?;)*
-            Ok(())
-        }
-    };
-}
-
-readings! {
-    Read, c"read", c"read($self, n=-1)\n--\n\n\
-        Up to n bytes as soon as there are any; everything up to the end if n is negative.", read_argument, &READ, &READ_EVERYTHING;
-    ReadExactly, c"readexactly", c"readexactly($self, n)\n--\n\n\
-        Exactly n bytes; IncompleteReadError if the stream ends before.", count_argument, &READ_EXACTLY, &READ_EXACTLY;
-    ReadLine, c"readline", c"readline($self, /)\n--\n\n\
-        Up to and with the next newline; what is left at the end of the stream.", no_argument, &READ_LINE, &READ_LINE;
-    ReadUntil, c"readuntil", c"readuntil($self, separator=b'\\n')\n--\n\n\
-        Up to and with a separator, or the first of several.", separator_argument, &READ_UNTIL, &READ_UNTIL;
-}
-
-static N: Name = Name::new(c"n");
-static SEPARATOR: Name = Name::new(c"separator");
-
-fn no_argument(py: Python<'_>, args: &Args<'_>) -> RawResult<Option<Obj>> {
-    at_most(py, args, 0)?;
-    let [] = args.keywords(py, [])?;
-    Ok(None)
-}
-
-fn read_argument(py: Python<'_>, args: &Args<'_>) -> RawResult<Option<Obj>> {
-    optional_argument(py, args, &N, "n")
-}
-
-fn separator_argument(py: Python<'_>, args: &Args<'_>) -> RawResult<Option<Obj>> {
-    optional_argument(py, args, &SEPARATOR, "separator")
-}
-
-fn count_argument(py: Python<'_>, args: &Args<'_>) -> RawResult<Option<Obj>> {
-    match optional_argument(py, args, &N, "n")? {
-        Some(count) => Ok(Some(count)),
-        None => args.require(py, &["n"]).map(|()| None),
-    }
-}
-
-#[inline]
-fn optional_argument(py: Python<'_>, args: &Args<'_>, keyword: &'static Name, name: &str) -> RawResult<Option<Obj>> {
-    if args.keyword_count() == 0 {
-        at_most(py, args, 1)?;
-        return Ok(args.get(0));
-    }
-    let [value] = args.keywords(py, [keyword])?;
-    if args.len() > 0 {
-        let text = format!("{}() got multiple values for argument '{name}'", args.function());
-        return Err(fastcall::type_error(py, text));
-    }
-    Ok(value)
-}
-
-#[inline]
-fn at_most(py: Python<'_>, args: &Args<'_>, most: usize) -> RawResult<()> {
-    if args.len() <= most {
-        return Ok(());
-    }
-    let plural = if most == 0 { "" } else { "s" };
-    let takes = if most == 0 { "1".to_owned() } else { format!("from 1 to {}", most + 1) };
-    let text = format!(
-        "StreamReader.{}() takes {takes} positional argument{plural} but {} were given",
-        args.function(),
-        args.len() + 1
-    );
-    Err(fastcall::type_error(py, text))
-}
-
 /// Whether what arrives may go into the buffer directly.
 pub(super) fn feeds_natively(reader: &Bound<'_, PyAny>) -> bool {
     static FEED_DATA: Name = Name::new(c"feed_data");
@@ -671,58 +579,5 @@ pub(super) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     fields::add(py, c"_waiter", |reader: &StreamReader| &reader.waiter)?;
     fields::add(py, c"_exception", |reader: &StreamReader| &reader.exception)?;
     fields::add(py, c"_transport", |reader: &StreamReader| &reader.transport)?;
-    add_methods(py)
-}
-
-/// The separators of `readuntil`, with the errors that looking for them would raise.
-pub(super) fn separators(py: Python<'_>, argument: Option<&Obj>) -> RawResult<Separators> {
-    let Some(argument) = argument else {
-        return Ok(Separators::newline());
-    };
-    let made = |separators: Result<Separators, SeparatorsError>| {
-        separators.map_err(|error| Raised::from_err(py, PyValueError::new_err(error.to_string())))
-    };
-    if let Ok(separator) = Bytes::from_obj(argument.clone()) {
-        return made(Separators::one(separator.as_ref()));
-    }
-    let mut list = Vec::new();
-    match argument.borrow(py).cast::<PyTuple>() {
-        Ok(tuple) => {
-            for item in tuple.iter() {
-                list.push(separator_bytes(py, &Obj::from_bound(item))?);
-            }
-        }
-        Err(_) => return made(Separators::one(&separator_bytes(py, argument)?)),
-    }
-    made(Separators::new(&list))
-}
-
-fn separator_bytes(py: Python<'_>, object: &Obj) -> RawResult<Vec<u8>> {
-    match bytes::with_buffer(py, object, |data| data.to_vec()) {
-        Ok(data) => Ok(data),
-        Err(raised) => {
-            drop(raised.fetch(py));
-            let name = to_raw(py, object.borrow(py).get_type().name())?;
-            let text = format!("argument should be integer or bytes-like object, not '{name}'");
-            Err(fastcall::type_error(py, text))
-        }
-    }
-}
-
-/// The number that a reading was given: negative numbers are told apart, errors are those of `n < 0` and of a slice.
-pub(super) fn count(py: Python<'_>, argument: &Obj) -> RawResult<Option<usize>> {
-    let number = argument.borrow(py);
-    if let Ok(exact) = number.cast_exact::<PyInt>()
-        && let Ok(count) = exact.extract::<isize>()
-    {
-        return Ok(usize::try_from(count).ok());
-    }
-    if to_raw(py, number.lt(0))? {
-        return Ok(None);
-    }
-    match number.extract::<usize>() {
-        Ok(count) => Ok(Some(count)),
-        Err(err) if err.is_instance_of::<pyo3::exceptions::PyOverflowError>(py) => Ok(Some(usize::MAX)),
-        Err(_) => Err(fastcall::type_error(py, compat::READ_WANTS.to_owned())),
-    }
+    reading::add_methods(py)
 }
