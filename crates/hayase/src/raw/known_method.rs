@@ -10,6 +10,7 @@ use pyo3::{Python, ffi};
 use super::RawResult;
 use super::call::{self, Name};
 use super::obj::Obj;
+use super::type_version;
 
 pub(crate) struct KnownMethod {
     name: Name,
@@ -30,9 +31,8 @@ impl KnownMethod {
     /// `receiver.name()`
     #[inline]
     pub(crate) fn call(&'static self, py: Python<'_>, receiver: &Obj) -> RawResult<Obj> {
-        // SAFETY: alive, and so is its class.
-        let version = unsafe { (*ffi::Py_TYPE(receiver.as_ptr())).tp_version_tag };
-        if version == 0 || version != self.version.load(Ordering::Relaxed) {
+        let stored = self.version.load(Ordering::Relaxed);
+        if !type_version::of_object(receiver).is_some_and(|version| version.number() == stored) {
             return self.look_up(py, receiver);
         }
         // SAFETY: `look_up` found, for a class of this version, that attributes of its instances are those of the class and
@@ -62,10 +62,13 @@ impl KnownMethod {
                 if descriptor.type_ptr() == &raw mut ffi::PyMethodDescr_Type {
                     let descriptor = &*descriptor.as_ptr().cast::<ffi::PyMethodDescrObject>();
                     let fits = ffi::PyType_IsSubtype(class, descriptor.d_common.d_type) != 0;
-                    if fits && (*descriptor.d_method).ml_flags == ffi::METH_NOARGS {
+                    if let Some(version) = type_version::of_object(receiver)
+                        && fits
+                        && (*descriptor.d_method).ml_flags == ffi::METH_NOARGS
+                    {
                         let function = (*descriptor.d_method).ml_meth.PyCFunction;
                         self.function.store(function as *mut (), Ordering::Relaxed);
-                        self.version.store((*class).tp_version_tag, Ordering::Relaxed);
+                        self.version.store(version.number(), Ordering::Relaxed);
                     }
                 }
             }

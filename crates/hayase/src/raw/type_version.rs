@@ -12,6 +12,14 @@ use super::obj::Obj;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Version(std::num::NonZeroU32);
 
+impl Version {
+    /// For who keeps it in an atomic. 0 is nobody's.
+    #[inline]
+    pub(crate) fn number(self) -> u32 {
+        self.0.get()
+    }
+}
+
 /// The state of `class` now; `None` if it has no number, because nobody looked anything up in it since it changed.
 pub(crate) fn of(class: &Bound<'_, PyType>) -> Option<Version> {
     version(class.as_type_ptr())
