@@ -50,18 +50,16 @@ impl Attributes {
 /// what it would else be told natively. `false` for a class without an instance dict.
 #[inline]
 pub(crate) fn has_own<T: PyClass>(object: &Bound<'_, T>) -> bool {
-    // SAFETY: a live object; its type says where in it the pointer to the dict lies (behind the header, if there is one).
-    unsafe {
-        let object = object.as_ptr();
-        let offset = (*ffi::Py_TYPE(object)).tp_dictoffset;
-        offset > 0 && !object.byte_offset(offset).cast::<*mut ffi::PyObject>().read().is_null()
-    }
+    let object = object.as_ptr();
+    // SAFETY: alive as long as it is borrowed.
+    may_have_own(unsafe { Obj::view(&object) })
 }
 
 /// Whether any object has attributes of its own. An instance dict that the interpreter keeps elsewhere counts as one.
 #[inline]
 pub(crate) fn may_have_own(object: &Obj) -> bool {
-    // SAFETY: as in `has_own`; what lies there is null or a dict.
+    // SAFETY: a live object; its type says where in it the pointer to the dict lies (behind the header, if there is one), which
+    // is null or a dict.
     unsafe {
         let offset = (*object.type_ptr()).tp_dictoffset;
         if offset <= 0 {
