@@ -212,54 +212,30 @@ readings! {
 static N: Name = Name::new(c"n");
 static SEPARATOR: Name = Name::new(c"separator");
 
+// How Python names the methods in its errors about arguments.
+
+#[inline]
+fn read_argument(py: Python<'_>, args: &Args<'_>) -> RawResult<Option<Obj>> {
+    let [count] = args.named("StreamReader.read").bind(py, [&N], 0)?;
+    Ok(count)
+}
+
+#[inline]
+fn count_argument(py: Python<'_>, args: &Args<'_>) -> RawResult<Option<Obj>> {
+    let [count] = args.named("StreamReader.readexactly").bind(py, [&N], 1)?;
+    Ok(count)
+}
+
+#[inline]
 fn no_argument(py: Python<'_>, args: &Args<'_>) -> RawResult<Option<Obj>> {
-    at_most(py, args, 0)?;
-    let [] = args.keywords(py, [])?;
+    let [] = args.named("StreamReader.readline").bind(py, [], 0)?;
     Ok(None)
 }
 
-fn read_argument(py: Python<'_>, args: &Args<'_>) -> RawResult<Option<Obj>> {
-    optional_argument(py, args, &N, "n")
-}
-
+#[inline]
 fn separator_argument(py: Python<'_>, args: &Args<'_>) -> RawResult<Option<Obj>> {
-    optional_argument(py, args, &SEPARATOR, "separator")
-}
-
-fn count_argument(py: Python<'_>, args: &Args<'_>) -> RawResult<Option<Obj>> {
-    match optional_argument(py, args, &N, "n")? {
-        Some(count) => Ok(Some(count)),
-        None => args.require(py, &["n"]).map(|()| None),
-    }
-}
-
-#[inline]
-fn optional_argument(py: Python<'_>, args: &Args<'_>, keyword: &'static Name, name: &str) -> RawResult<Option<Obj>> {
-    if args.keyword_count() == 0 {
-        at_most(py, args, 1)?;
-        return Ok(args.get(0));
-    }
-    let [value] = args.keywords(py, [keyword])?;
-    if args.len() > 0 {
-        let text = format!("{}() got multiple values for argument '{name}'", args.function());
-        return Err(fastcall::type_error(py, text));
-    }
-    Ok(value)
-}
-
-#[inline]
-fn at_most(py: Python<'_>, args: &Args<'_>, most: usize) -> RawResult<()> {
-    if args.len() <= most {
-        return Ok(());
-    }
-    let plural = if most == 0 { "" } else { "s" };
-    let takes = if most == 0 { "1".to_owned() } else { format!("from 1 to {}", most + 1) };
-    let text = format!(
-        "StreamReader.{}() takes {takes} positional argument{plural} but {} were given",
-        args.function(),
-        args.len() + 1
-    );
-    Err(fastcall::type_error(py, text))
+    let [separator] = args.named("StreamReader.readuntil").bind(py, [&SEPARATOR], 0)?;
+    Ok(separator)
 }
 
 /// The separators of `readuntil`, with the errors that looking for them would raise.
