@@ -9,12 +9,12 @@ use pyo3::types::{PyDict, PyList};
 
 use super::{Socket, StreamTransport, force_close, reporter, update_interest};
 use crate::interop::imports;
-use crate::raw::RawResult;
 use crate::raw::call::{self, Name};
 use crate::raw::cell::ObjCell;
 use crate::raw::fastcall;
 use crate::raw::instance::Visitor;
 use crate::raw::obj::Obj;
+use crate::raw::{RawResult, to_py};
 use crate::tasks::wait;
 use crate::transports::receiver::Receiver;
 use crate::transports::{marks, write};
@@ -36,7 +36,7 @@ impl StreamTransport {
             return Ok(());
         }
         transport.paused.set(true);
-        crate::raw::to_py(slf.py(), update_interest(slf))?;
+        to_py(slf.py(), update_interest(slf))?;
         reporter(slf).log_debug("debug", "%r pauses reading")
     }
 
@@ -47,7 +47,7 @@ impl StreamTransport {
             return Ok(());
         }
         transport.paused.set(false);
-        crate::raw::to_py(slf.py(), update_interest(slf))?;
+        to_py(slf.py(), update_interest(slf))?;
         reporter(slf).log_debug("debug", "%r resumes reading")
     }
 
@@ -67,7 +67,7 @@ impl StreamTransport {
         let receiver = Receiver::of(protocol)?;
         if transport.layer_due.get() {
             // What the layer that goes has for this transport.
-            crate::raw::to_py(slf.py(), write::flush(slf))?;
+            to_py(slf.py(), write::flush(slf))?;
         }
         transport.receiver.set(receiver);
         transport.protocol.set(Some(Obj::from_any(protocol)));
@@ -81,22 +81,22 @@ impl StreamTransport {
 
     /// Send what is buffered, then close; connection_lost(None) is called in the end.
     fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
-        crate::raw::to_py(slf.py(), write::close(slf))
+        to_py(slf.py(), write::close(slf))
     }
 
     /// Close at once; what is buffered is lost.
     fn abort(slf: &Bound<'_, Self>) -> PyResult<()> {
-        crate::raw::to_py(slf.py(), write::abort(slf))
+        to_py(slf.py(), write::abort(slf))
     }
 
     /// Send all items, as one.
     fn writelines(slf: &Bound<'_, Self>, list_of_data: &Bound<'_, PyAny>) -> PyResult<()> {
-        crate::raw::to_py(slf.py(), write::writelines(slf, list_of_data))
+        to_py(slf.py(), write::writelines(slf, list_of_data))
     }
 
     /// Say end of stream after what is buffered; receiving goes on.
     fn write_eof(slf: &Bound<'_, Self>) -> PyResult<()> {
-        crate::raw::to_py(slf.py(), write::write_eof(slf))
+        to_py(slf.py(), write::write_eof(slf))
     }
 
     /// True: write_eof() works.
@@ -123,7 +123,7 @@ impl StreamTransport {
     ) -> PyResult<()> {
         let py = slf.py();
         marks::set(&slf.get().flow, py, high, low)?;
-        crate::raw::to_py(py, write::pause_if_above(slf))
+        to_py(py, write::pause_if_above(slf))
     }
 
     /// What is known of the connection: 'socket', 'sockname', 'peername'; of a Unix socket also 'peercred', the process, user
@@ -165,7 +165,7 @@ impl StreamTransport {
 
     fn _force_close(slf: &Bound<'_, Self>, exc: &Bound<'_, PyAny>) -> PyResult<()> {
         let err = (!exc.is_none()).then(|| PyErr::from_value(exc.clone()));
-        crate::raw::to_py(slf.py(), write::flush(slf))?;
+        to_py(slf.py(), write::flush(slf))?;
         force_close(slf, err);
         Ok(())
     }
@@ -232,11 +232,11 @@ impl StreamTransport {
         if transport.empty_waiter.is_some() {
             return Err(PyRuntimeError::new_err("Empty waiter is already set"));
         }
-        crate::raw::to_py(py, write::flush(slf))?;
+        to_py(py, write::flush(slf))?;
         let event_loop = transport.runtime.object();
-        let future = crate::raw::to_py(py, call::method(py, event_loop, &CREATE_FUTURE, &[]))?;
+        let future = to_py(py, call::method(py, event_loop, &CREATE_FUTURE, &[]))?;
         if transport.queued_bytes.get() == 0 {
-            crate::raw::to_py(py, wait::resolve(py, &future))?;
+            to_py(py, wait::resolve(py, &future))?;
         }
         transport.empty_waiter.set(Some(future.clone()));
         Ok(future.into_bound(py).unbind())
