@@ -123,6 +123,14 @@ impl<T: Default> BoxCell<T> {
         Some(result)
     }
 
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        let value = self.0.take();
+        let is_empty = value.is_none();
+        self.0.set(value);
+        is_empty
+    }
+
     pub(crate) fn take(&self) -> Option<Box<T>> {
         self.0.take()
     }

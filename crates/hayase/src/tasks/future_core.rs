@@ -315,33 +315,43 @@ impl Core {
     /// Hands all waiters to the loop, in order; after an error the rest is forgotten, as in asyncio.
     #[inline]
     fn notify_all(&self, py: Python<'_>, this: &Obj) -> RawResult<()> {
-        let first = self.waiter.take().map(|what| Waiter::from_parts(what, self.waiter_context.take()));
+        let first = self.waiter.take();
+        if !self.rare.is_empty() {
+            return self.notify_many(py, this, first);
+        }
+        match first {
+            Some(what) => self.notify(py, this, Waiter::from_parts(what, self.waiter_context.take())),
+            None => Ok(()),
+        }
+    }
+
+    #[cold]
+    fn notify_many(&self, py: Python<'_>, this: &Obj, first: Option<Obj>) -> RawResult<()> {
+        let first = first.map(|what| Waiter::from_parts(what, self.waiter_context.take()));
         let rest = self.rare.with_existing(py, |rare| std::mem::take(&mut rare.waiters));
-        if let Some(first) = first {
-            self.notify(py, this, first)?;
-        }
-        for waiter in rest.into_iter().flatten() {
-            self.notify(py, this, waiter)?;
-        }
+        first.into_iter().chain(rest.into_iter().flatten()).try_for_each(|waiter| self.notify(py, this, waiter))
+    }
+
+    #[inline(always)] // three callers, each with a waiter whose kind it knows
+    pub(super) fn notify(&self, py: Python<'_>, this: &Obj, waiter: Waiter) -> RawResult<()> {
+        let Some(scheduler) = self.event_loop.scheduler() else {
+            return self.notify_elsewhere(py, this, waiter);
+        };
+        scheduler.check_call_soon(py)?;
+        let future = this.clone();
+        scheduler.push(
+            py,
+            match waiter {
+                Waiter::Task(task) => Ready::Wakeup { task, future },
+                Waiter::Linked(outer) => Ready::Linked { outer, inner: future },
+                Waiter::Callback { callback, context } => Ready::DoneCallback { callback, future, context },
+            },
+        );
         Ok(())
     }
 
-    #[inline]
-    pub(super) fn notify(&self, py: Python<'_>, this: &Obj, waiter: Waiter) -> RawResult<()> {
-        if let Some(scheduler) = self.event_loop.scheduler() {
-            scheduler.check_call_soon(py)?;
-            scheduler.push(
-                py,
-                match waiter {
-                    Waiter::Task(task) => Ready::Wakeup { task, future: this.clone() },
-                    Waiter::Linked(outer) => Ready::Linked { outer, inner: this.clone() },
-                    Waiter::Callback { callback, context } => {
-                        Ready::DoneCallback { callback, future: this.clone(), context }
-                    }
-                },
-            );
-            return Ok(());
-        }
+    /// As [`Core::notify`], on a loop that is not ours.
+    fn notify_elsewhere(&self, py: Python<'_>, this: &Obj, waiter: Waiter) -> RawResult<()> {
         let (callback, context) = match waiter {
             Waiter::Task(task) => task::wakeup_callable(py, &task)?,
             Waiter::Linked(outer) => (linked::callable(py, &outer)?, context::copy_current(py)?),
