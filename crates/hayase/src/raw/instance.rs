@@ -202,6 +202,12 @@ impl<T: Data> Ref<T> {
         }
     }
 
+    /// As [`Ref::view_instance`], of a reference that becomes this one.
+    #[inline]
+    pub(crate) fn from_instance(object: Obj) -> Option<Ref<T>> {
+        Ref::<T>::view_instance(&object).is_some().then(|| Ref(object, PhantomData))
+    }
+
     /// Whether this is an instance of the class itself, of no subclass.
     #[inline]
     pub(crate) fn is_exact(&self) -> bool {

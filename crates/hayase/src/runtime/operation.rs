@@ -50,8 +50,7 @@ impl Operation {
     /// The object whose method this is.
     #[inline]
     pub(crate) fn target<T: Data>(&self) -> Ref<T> {
-        let target = self.target.get().expect("an operation that runs has its target");
-        Ref::<T>::view_instance(&target).expect("made by a method of that class").clone()
+        Ref::from_instance(self.target_object()).expect("made by a method of that class")
     }
 
     pub(crate) fn target_object(&self) -> Obj {

@@ -67,23 +67,26 @@ impl Ref<Queue> {
         }
     }
 
-    /// `put_nowait` as `put` calls it.
+    /// `put_nowait` as `put` calls it, which has seen that there is room.
     #[inline]
     pub(super) fn put_nowait(&self, py: Python<'_>, item: Obj) -> RawResult<Obj> {
         if self.overridden.get() {
             return call::method(py, self.as_obj(), &PUT_NOWAIT, &[&item]);
         }
-        self.put_now(py, item)?;
+        if self.is_shutdown.get() {
+            return Err(shut_down_error(py));
+        }
+        self.add(py, item)?;
         Ok(Obj::none(py))
     }
 
-    /// `get_nowait` as `get` calls it.
+    /// `get_nowait` as `get` calls it, which has seen that there is something.
     #[inline]
     pub(super) fn get_nowait(&self, py: Python<'_>) -> RawResult<Obj> {
         if self.overridden.get() {
             return call::method(py, self.as_obj(), &GET_NOWAIT, &[]);
         }
-        self.get_now(py)
+        self.remove(py)
     }
 
     /// `put_nowait` of this class.
@@ -95,6 +98,11 @@ impl Ref<Queue> {
         if self.is_full(py)? {
             return Err(raise(py, imports::queue_full(py)));
         }
+        self.add(py, item)
+    }
+
+    #[inline]
+    fn add(&self, py: Python<'_>, item: Obj) -> RawResult<()> {
         if self.overridden.get() {
             call::method(py, self.as_obj(), &PUT, &[&item])?;
         } else {
@@ -116,6 +124,11 @@ impl Ref<Queue> {
             }
             return Err(raise(py, imports::queue_empty(py)));
         }
+        self.remove(py)
+    }
+
+    #[inline]
+    fn remove(&self, py: Python<'_>) -> RawResult<Obj> {
         let item = self.take(py)?;
         self.putters.pop_and_wake(py)?;
         Ok(item)
