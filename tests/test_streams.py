@@ -424,16 +424,18 @@ def test_any_order_of_operations_gives_what_asyncio_gives(streams, run, loop, st
         reader = module.StreamReader(limit=limit, loop=loop)
         transport = Pausable()
         reader.set_transport(transport)
-        log, tasks = [], []
+        log, tasks, searching = [], [], None
 
         async def one(number, reading):
             log.append((number, await caught(reading)))
 
         for what, argument in steps:
             if what.startswith("read"):
-                # No reading begins between the wake-up of another and its turn: there hayase differs, see below.
+                # No reading takes what another one has searched, or was woken for: there hayase differs, see below.
                 while reader._waiter is None and any(not task.done() for task in tasks):
                     await asyncio.sleep(0)
+                if searching is not None and not searching.done():
+                    continue
             match what:
                 case "feed" if not reader._eof:
                     reader.feed_data(argument)
@@ -452,6 +454,8 @@ def test_any_order_of_operations_gives_what_asyncio_gives(streams, run, loop, st
                     tasks.append(asyncio.ensure_future(one(len(tasks), getattr(reader, what)(argument))))
             if what.startswith("read"):
                 await asyncio.sleep(0)
+                if what in ("readline", "readuntil"):
+                    searching = tasks[-1]
             # Looking is itself a use of the buffer.
             buffer = bytes(reader._buffer) if looks else None
             log.append((buffer, reader._paused, reader._waiter is None, list(transport.asked)))
@@ -485,6 +489,38 @@ def test_a_reading_whose_data_another_took_waits_again(run, reader, loop_factory
         await asyncio.sleep(0)
         reader.feed_data(b"b")
         assert await first == b"b"
+
+    run(main())
+
+
+@pytest.mark.oracle_differs("asyncio searches on where it was, behind the separator, and waits for ever")
+def test_a_search_whose_data_another_took_begins_again(run, reader, loop_factory):
+    async def main():
+        reader.feed_data(b"b")
+        first = asyncio.create_task(reader.readuntil(b"a"))
+        await asyncio.sleep(0)
+        assert await reader.read(1) == b"b"
+        reader.feed_data(b"a")
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        if not loop_factory.is_hayase:
+            assert not first.done()
+            first.cancel()
+            return
+        assert await first == b"a"
+
+    run(main())
+
+
+def test_reading_all_takes_what_came_before_an_exception(run, reader):
+    async def main():
+        reading = asyncio.create_task(reader.read())
+        await asyncio.sleep(0)
+        reader.feed_data(b"a")
+        reader.set_exception(OSError("told"))
+        with pytest.raises(OSError, match="told"):
+            await reading
+        assert bytes(reader._buffer) == b""
 
     run(main())
 

@@ -111,7 +111,6 @@ fn read_everything_on(py: Python<'_>, this: &Ref<Operation>, outcome: Outcome) -
 /// is the operation's argument.
 fn everything(py: Python<'_>, this: &Ref<Operation>, reader: &StreamReader) -> RawResult<Found> {
     loop {
-        reader.check_exception(py)?;
         match reader.up_to(py, reader.limit())? {
             Found::NotYet => return Ok(Found::NotYet),
             Found::Chunk(chunk) if !chunk.as_ref().is_empty() => to_raw(py, collect(py, this, &chunk))?,
@@ -122,6 +121,8 @@ fn everything(py: Python<'_>, this: &Ref<Operation>, reader: &StreamReader) -> R
                 };
             }
         }
+        // Each chunk is a reading of its own in asyncio, which begins with this and does not look again when it was woken.
+        reader.check_exception(py)?;
     }
 }
 
