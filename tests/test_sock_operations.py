@@ -6,8 +6,11 @@ import asyncio
 import os
 import random
 import select
+import signal
 import socket
 import ssl
+import threading
+import time
 import warnings
 
 import pytest
@@ -270,6 +273,37 @@ def test_data_behind_an_urgent_byte_is_received(loop, run, tcp_pair):
         assert await loop.sock_recv(ours, 4096) == b"behind"
 
     run(main())
+
+
+def test_a_signal_handler_that_raises_where_the_loop_waits_costs_no_data(loop, pair):
+    ours, theirs = pair
+
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(number, frame):
+        if asyncio.current_task(loop) is None:
+            raise Interrupted
+
+    def send_and_interrupt():
+        time.sleep(0.002)  # the loop most often sleeps by then, and finds both when it wakes
+        theirs.send(b"x")
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        for _ in range(50):
+            receiving = loop.create_task(loop.sock_recv(ours, 4096))
+            thread = threading.Thread(target=send_and_interrupt)
+            try:
+                thread.start()
+                loop.run_until_complete(receiving)
+                thread.join()
+            except Interrupted:
+                thread.join()
+            assert loop.run_until_complete(asyncio.wait_for(receiving, 10)) == b"x"
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])

@@ -73,7 +73,11 @@ fn run_turn(py: Python<'_>, this: &Obj, event_loop: &Loop, events: &mut Events) 
         current::leave_last(py, &event_loop.runtime.scheduler, this)?;
         let in_doubt = idle && watchers::has_doubts(py, event_loop);
         let sleep = if in_doubt { Some(sleep.map_or(DOUBT_MAX, |sleep| sleep.min(DOUBT_MAX))) } else { sleep };
-        wait(py, driver, events, sleep)?;
+        if let Err(raised) = wait(py, driver, events, sleep) {
+            // What was found need not be reported again: it waits for whoever runs the loop next.
+            collect_events(py, event_loop, events);
+            return Err(raised);
+        }
         if event_loop.runtime.lookups.has_answers() {
             resolve::deliver(py, event_loop);
         }
@@ -131,7 +135,10 @@ fn wait(py: Python<'_>, driver: &Driver, events: &mut Events, sleep: Option<Dura
     match result {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
-        Err(error) => return Err(Raised::from_err(py, error.into())),
+        Err(error) => {
+            events.clear();
+            return Err(Raised::from_err(py, error.into()));
+        }
     }
     to_raw(py, py.check_signals())
 }
