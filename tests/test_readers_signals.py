@@ -896,6 +896,28 @@ def test_the_interpreter_ends_well_with_a_loop_left_in_any_state(program, state)
     assert "Fatal" not in done.stderr and "panicked" not in done.stderr
 
 
+@pytest.mark.parametrize("state", ["never ran", "ran", "handles a signal", "has an executor"])
+def test_a_loop_that_outlives_the_modules_closes_without_a_word(program, state):
+    done = program(
+        f"""
+        state = {state!r}
+        loop = new_event_loop()
+        if state != "never ran":
+            loop.call_soon(loop.stop)
+            loop.run_forever()
+        if state == "handles a signal":
+            loop.add_signal_handler(signal.SIGUSR1, print)
+        if state == "has an executor":
+            loop.run_until_complete(loop.run_in_executor(None, int))
+        class InACycle:  # as every class is: collected after the modules, when nothing can be imported
+            kept = loop
+        """,
+        "-W",
+        "ignore",
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_signals_reach_a_loop_that_waits_without_any_timer(program):
     done = program("""
         loop = new_event_loop()

@@ -5,17 +5,19 @@
 //! Handlers of `add_signal_handler` run as ordinary handles; all others run in `PyErr_CheckSignals` after the wait.
 //! A forked child gives the descriptor up before anything else runs there: what it wrote would wake its parent.
 
+use std::ffi::CString;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use driver::{Interest, Token};
-use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyOSError, PyResourceWarning, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyInt;
 
 use super::{Arguments, Loop, SignalHandlers};
 use crate::interop::imports;
 use crate::raw::cell::{GilCell, GilValue, ObjCell};
+use crate::raw::compat;
 use crate::raw::fastcall::Rest;
 use crate::raw::instance::Visitor;
 use crate::raw::obj::Obj;
@@ -74,7 +76,7 @@ pub(super) struct Listening(bool);
 pub(super) fn listen(this: &Bound<'_, Loop>) -> PyResult<Listening> {
     let py = this.py();
     let signals = &this.get().signals;
-    let signal = py.import("signal")?;
+    let set_wakeup_fd = imports::set_wakeup_fd(py)?;
     let threading = py.import("threading")?;
     let in_main_thread = threading.call_method0("current_thread")?.is(&threading.call_method0("main_thread")?);
     this.get().runs_in_main_thread.set(in_main_thread);
@@ -85,12 +87,12 @@ pub(super) fn listen(this: &Bound<'_, Loop>) -> PyResult<Listening> {
     WAKEUP_FD.store(signals.writer_fd.get(), Ordering::Relaxed);
     let keywords = pyo3::types::PyDict::new(py);
     keywords.set_item("warn_on_full_buffer", false)?;
-    let before = signal.call_method("set_wakeup_fd", (signals.writer_fd.get(),), Some(&keywords));
+    let before = set_wakeup_fd.call((signals.writer_fd.get(),), Some(&keywords));
     match before.and_then(|before| before.extract::<RawFd>()) {
         // Somebody else's descriptor: it is theirs to read; a sleeping loop is still interrupted by the signal itself.
         // (A number that our reader has by now was theirs before they closed it.)
         Ok(before) if before >= 0 && before != signals.writer_fd.get() && before != signals.reader_fd.get() => {
-            match signal.call_method1("set_wakeup_fd", (before,)) {
+            match set_wakeup_fd.call1((before,)) {
                 Ok(_) => Ok(Listening(false)),
                 // They closed it and left its number behind: nobody reads there.
                 Err(err) if is_refused(py, &err) => Ok(Listening(true)),
@@ -115,15 +117,15 @@ pub(super) fn stop_listening(this: &Bound<'_, Loop>, listening: Listening) -> Py
 
 /// The interpreter wakes this loop no longer. What a program has put there instead stays.
 fn withdraw(py: Python<'_>, event_loop: &Loop) -> PyResult<()> {
-    let signal = py.import("signal")?;
-    let current = match signal.call_method1("set_wakeup_fd", (-1,)) {
+    let set_wakeup_fd = imports::set_wakeup_fd(py)?;
+    let current = match set_wakeup_fd.call1((-1,)) {
         Ok(current) => current.extract::<RawFd>()?,
         // Another thread, or a sub-interpreter: it was never put there.
         Err(err) if err.is_instance_of::<PyValueError>(py) => return Ok(()),
         Err(err) => return Err(err),
     };
     if current >= 0 && current != event_loop.signals.writer_fd.get() {
-        match signal.call_method1("set_wakeup_fd", (current,)) {
+        match set_wakeup_fd.call1((current,)) {
             Err(err) if !is_refused(py, &err) => return Err(err),
             Ok(_) | Err(_) => {}
         }
@@ -142,10 +144,10 @@ pub(super) fn forget_parent(py: Python<'_>) -> PyResult<()> {
     if parents < 0 {
         return Ok(());
     }
-    let signal = py.import("signal")?;
-    let current: RawFd = signal.call_method1("set_wakeup_fd", (-1,))?.extract()?;
+    let set_wakeup_fd = imports::set_wakeup_fd(py)?;
+    let current: RawFd = set_wakeup_fd.call1((-1,))?.extract()?;
     if current >= 0 && current != parents {
-        signal.call_method1("set_wakeup_fd", (current,))?;
+        set_wakeup_fd.call1((current,))?;
     }
     Ok(())
 }
@@ -216,7 +218,8 @@ pub(super) fn add(
     let refused = |err: PyErr| -> PyErr {
         if is_refused(py, &err) { PyRuntimeError::new_err(err.value(py).to_string()) } else { err }
     };
-    signal.call_method1("set_wakeup_fd", (event_loop.signals.writer_fd.get(),)).map_err(refused)?;
+    let set_wakeup_fd = imports::set_wakeup_fd(py)?;
+    set_wakeup_fd.call1((event_loop.signals.writer_fd.get(),)).map_err(refused)?;
     WAKEUP_FD.store(event_loop.signals.writer_fd.get(), Ordering::Relaxed);
     let rest = match args.len() {
         0 => Rest::None,
@@ -235,7 +238,7 @@ pub(super) fn add(
     if let Err(err) = installed {
         drop(event_loop.signals.handlers.with(py, |handlers| handlers.remove(&number)));
         if event_loop.signals.handlers.with(py, |handlers| handlers.is_empty()) {
-            signal.call_method1("set_wakeup_fd", (-1,))?;
+            set_wakeup_fd.call1((-1,))?;
         }
         return Err(cannot_be_caught(py, err, number));
     }
@@ -276,8 +279,7 @@ fn remove_number(py: Python<'_>, event_loop: &Loop, number: i32) -> PyResult<boo
         // While the loop runs it keeps listening; `run_forever` puts the rest back.
         let running = event_loop.runtime.scheduler.running_thread.get() != 0;
         let fd = if running { event_loop.signals.writer_fd.get() } else { -1 };
-        let result = signal.call_method1("set_wakeup_fd", (fd,));
-        if let Err(err) = result
+        if let Err(err) = imports::set_wakeup_fd(py)?.call1((fd,))
             && !err.is_instance_of::<PyValueError>(py)
         {
             return Err(err);
@@ -286,24 +288,27 @@ fn remove_number(py: Python<'_>, event_loop: &Loop, number: i32) -> PyResult<boo
     Ok(true)
 }
 
-/// All handlers, for a loop that closes; then the socket pair.
+/// All handlers, for a loop that closes; then the socket pair. A loop that the program forgot closes when the interpreter
+/// ends, perhaps so late that nothing can be imported any more.
 pub(super) fn close(this: &Bound<'_, Loop>) -> PyResult<()> {
     let py = this.py();
     let event_loop = this.get();
     let numbers: Vec<i32> = event_loop.signals.handlers.with(py, |handlers| handlers.keys().copied().collect());
-    if !numbers.is_empty() && py.import("sys")?.call_method0("is_finalizing")?.is_truthy()? {
+    if !numbers.is_empty() && compat::is_finalizing() {
         let text = format!(
             "Closing the loop {} on interpreter shutdown stage, skipping signal handlers removal",
             this.repr()?
         );
-        super::exceptions::resource_warning(py, &text, this)?;
+        let text = CString::new(text).unwrap_or_default();
+        PyErr::warn(py, &py.get_type::<PyResourceWarning>(), &text, 1)?;
         drop(event_loop.signals.handlers.with(py, std::mem::take));
     } else {
         for number in numbers {
             remove_number(py, event_loop, number)?;
         }
     }
-    if WAKEUP_FD.load(Ordering::Relaxed) == event_loop.signals.writer_fd.get() {
+    let writer_fd = event_loop.signals.writer_fd.get();
+    if writer_fd >= 0 && WAKEUP_FD.load(Ordering::Relaxed) == writer_fd {
         WAKEUP_FD.store(-1, Ordering::Relaxed);
         withdraw(py, event_loop)?;
     }

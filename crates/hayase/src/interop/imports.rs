@@ -44,6 +44,7 @@ imports! {
     /// Ours.
     queue = "hayase._core"."Queue";
     get_ident = "threading"."get_ident";
+    set_wakeup_fd = "signal"."set_wakeup_fd";
     make_lock = "threading"."Lock";
     weak_set = "weakref"."WeakSet";
     cancelled_error = "asyncio.exceptions"."CancelledError";
