@@ -32,7 +32,7 @@ impl KnownMethod {
     #[inline]
     pub(crate) fn call(&'static self, py: Python<'_>, receiver: &Obj) -> RawResult<Obj> {
         let stored = self.version.load(Ordering::Relaxed);
-        if !type_version::of_object(receiver).is_some_and(|version| version.number() == stored) {
+        if type_version::of_object(receiver).is_none_or(|version| version.number() != stored) {
             return self.look_up(py, receiver);
         }
         // SAFETY: `look_up` found, for a class of this version, that attributes of its instances are those of the class and
