@@ -155,6 +155,31 @@ def test_a_timer_in_the_past_runs_in_the_next_turn(loop, turn):
     assert sorted(seen) == ["-inf", "at", "later"]
 
 
+@pytest.mark.parametrize("delay", [-math.inf, -1, 0, 1e-9])
+@pytest.mark.parametrize("turns_before", [0, 1, 2, 3, 4, 5, 6, 7, 100])
+def test_a_timer_that_is_due_when_it_is_made_runs_in_the_next_turn_of_a_busy_loop(loop, delay, turns_before):
+    seen = []
+
+    def step(number):
+        seen.append(number)
+        if number < 20:
+            loop.call_soon(step, number + 1)
+        else:
+            loop.stop()
+
+    def hop(left):
+        if left:
+            loop.call_soon(hop, left - 1)
+        else:
+            loop.call_later(delay, seen.append, "timer")
+            loop.call_soon(step, 0)
+
+    loop.call_later(3600, seen.append, "never")
+    loop.call_soon(hop, turns_before)
+    loop.run_forever()
+    assert seen == [0, "timer", *range(1, 21)]
+
+
 def test_a_timer_at_infinity_never_runs_and_can_be_cancelled(loop, turn):
     seen = []
     handle = loop.call_later(math.inf, seen.append, "never")

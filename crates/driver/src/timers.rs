@@ -176,6 +176,16 @@ impl<T> TimerQueue<T> {
         }
     }
 
+    /// No timer is due before this. At the cost of three looks, because nothing is put in order: a timer that was cancelled
+    /// counts until somebody comes across it.
+    #[inline]
+    pub fn earliest_possible(&self) -> Time {
+        let staged = self.staged_earliest.map_or(Time::MAX, |entry| entry.deadline);
+        let run = self.run.last().map_or(Time::MAX, |entry| entry.deadline);
+        let heap = self.heap.peek().map_or(Time::MAX, |entry| entry.0.deadline);
+        staged.min(run).min(heap)
+    }
+
     /// The next value that is due, in the order (deadline, insertion). Call it until `None`.
     pub fn pop_expired(&mut self, now: Time) -> Option<T> {
         loop {

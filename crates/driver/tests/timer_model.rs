@@ -107,6 +107,8 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
         }
         prop_assert_eq!(queue.len(), model.alive.len());
         prop_assert_eq!(queue.iter().count(), model.alive.len());
+        let earliest = model.alive.iter().map(|entry| entry.0).min().unwrap_or(Time::MAX);
+        prop_assert!(queue.earliest_possible() <= earliest);
     }
     Ok(())
 }

@@ -21,11 +21,13 @@ use crate::transports;
 
 /// While work is ready, the driver is asked at least this often; asking at every turn costs a system call each. It is asked
 /// by the turn after one that sent, ended or watched something: programs that have both ends of a connection count on
-/// hearing of it then, and beside the system call that made it so, one more is little.
+/// hearing of it then, and beside the system call that made it so, one more is little. And it is asked when a timer is due:
+/// I/O comes before timers.
 const POLL_AT_LEAST_EVERY: Duration = Duration::from_micros(50);
 
 /// While turns are this short, the clock is read only once in [`TURNS_PER_CLOCK`] turns: reading it is a tenth of a short
-/// turn. When turns become longer, that many of them are the most that I/O waits in addition, once.
+/// turn. When turns become longer, that many of them are the most that I/O waits in addition, once. Not while a timer is
+/// new or may be due in that time: one that is due when it is made runs in the next turn, and programs count turns.
 const SHORT_TURN: Duration = Duration::from_micros(2);
 const TURNS_PER_CLOCK: u32 = 6;
 
@@ -54,23 +56,26 @@ fn run_turn(py: Python<'_>, this: &Obj, event_loop: &Loop, events: &mut Events) 
     if !event_loop.runs_in_main_thread.get() {
         detached::nap_if_exiting(py);
     }
-    let driver = &event_loop.runtime.driver;
+    let (driver, scheduler) = (&event_loop.runtime.driver, &event_loop.runtime.scheduler);
     let mut clock = event_loop.clock.get();
     let has_stirred = driver.has_stirred();
-    if event_loop.runtime.scheduler.ready_len(py) > 0 && !has_stirred && clock.may_wait() {
+    let must_look = has_stirred || scheduler.timer_was_added.get();
+    if scheduler.ready_len(py) > 0 && !must_look && clock.may_wait() {
         event_loop.clock.set(clock);
         return run_batch(py, this, event_loop);
     }
     let now = driver.now();
-    clock.read(now);
+    let first_timer = scheduler.earliest_possible_timer(py);
+    scheduler.timer_was_added.set(false);
+    clock.read(now, first_timer);
     event_loop.clock.set(clock);
     let sleep = event_loop.sleep(py, now);
     let idle = sleep != Some(Duration::ZERO);
-    // Timers are left for the next poll together with I/O: they come after it.
-    if idle || has_stirred || now.saturating_since(event_loop.last_poll.get()) >= POLL_AT_LEAST_EVERY {
+    let is_time = first_timer <= now || now.saturating_since(event_loop.last_poll.get()) >= POLL_AT_LEAST_EVERY;
+    if idle || has_stirred || is_time {
         // Signal handlers may run, and others may look while this thread sleeps.
         kept_context::forget();
-        current::leave_last(py, &event_loop.runtime.scheduler, this)?;
+        current::leave_last(py, scheduler, this)?;
         let in_doubt = idle && watchers::has_doubts(py, event_loop);
         let sleep = if in_doubt { Some(sleep.map_or(DOUBT_MAX, |sleep| sleep.min(DOUBT_MAX))) } else { sleep };
         if let Err(raised) = wait(py, driver, events, sleep) {
@@ -113,8 +118,9 @@ impl TurnClock {
         self.turns < self.turns_max
     }
 
-    fn read(&mut self, now: Time) {
-        let short = now.saturating_since(self.last_read) < SHORT_TURN * self.turns.max(1);
+    fn read(&mut self, now: Time, first_timer: Time) {
+        let short = now.saturating_since(self.last_read) < SHORT_TURN * self.turns.max(1)
+            && first_timer.saturating_since(now) > SHORT_TURN * TURNS_PER_CLOCK;
         *self = TurnClock { last_read: now, turns: 0, turns_max: if short { TURNS_PER_CLOCK } else { 0 } };
     }
 }

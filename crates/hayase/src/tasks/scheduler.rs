@@ -40,6 +40,8 @@ pub(crate) struct Scheduler {
     /// Counts the entries that were taken out (wrapping): two looks at the same number are within one entry.
     pub(crate) entry: GilValue<u32>,
     timers: GilCell<TimerQueue<Obj>>,
+    /// Since the loop last looked at its clock.
+    pub(crate) timer_was_added: GilValue<bool>,
     waker: Waker,
     pub(super) clock: Option<Clock>,
     /// Which class the loop must still have for its clock and its timers to be ours; `None` if they never were.
@@ -60,6 +62,7 @@ impl Scheduler {
             ready: GilCell::new(VecDeque::new()),
             entry: GilValue::new(0),
             timers: GilCell::new(TimerQueue::new()),
+            timer_was_added: GilValue::new(false),
             waker,
             clock,
             class_with_our_timers: GilValue::new(None),
@@ -97,6 +100,7 @@ impl Scheduler {
     /// `handle` is an exact `TimerHandle`.
     #[inline]
     pub(crate) fn insert_timer(&self, py: Python<'_>, deadline: Time, handle: Obj) -> TimerKey {
+        self.timer_was_added.set(true);
         self.timers.with(py, |timers| timers.insert(deadline, handle))
     }
 
@@ -108,6 +112,12 @@ impl Scheduler {
 
     pub(crate) fn next_deadline(&self, py: Python<'_>) -> Option<Time> {
         self.timers.with(py, TimerQueue::next_deadline)
+    }
+
+    /// No timer is due before this.
+    #[inline]
+    pub(crate) fn earliest_possible_timer(&self, py: Python<'_>) -> Time {
+        self.timers.with(py, |timers| timers.earliest_possible())
     }
 
     #[inline]
