@@ -33,6 +33,7 @@ def test_a_connection_is_upgraded(run, protocol):
             assert await far.received(5) == b"plain"
             await upgraded(near, far)
             assert near.transport.get_extra_info("ssl_object") is not None
+            assert "SSL" in type(near.transport).__name__  # so programs ask whether the upgrade was done
             near.transport.write(data)
             assert await far.received(5 + len(data)) == b"plain" + data
             near.transport.close()

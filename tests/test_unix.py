@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import posix
 import re
 import socket
 import stat
@@ -337,14 +338,16 @@ def test_a_file_that_is_gone_already_is_no_error(run, path):
 
 
 @since_3_13
-def test_a_file_that_cannot_be_removed_is_logged(run, path, asyncio_log, monkeypatch):
+def test_a_file_that_cannot_be_removed_is_logged(run, path, asyncio_log, monkeypatch, loop_factory):
+    asked_about_files = posix if loop_factory.is_hayase else os
+
     async def main():
         server, _ = await serve(path)
 
         def refuse(_path):
             raise PermissionError(errno.EACCES, "Permission denied")
 
-        monkeypatch.setattr(os, "unlink", refuse)
+        monkeypatch.setattr(asked_about_files, "unlink", refuse)
         await close(server)
         [message] = asyncio_log.messages()
         assert message == (
@@ -371,7 +374,8 @@ def test_a_stale_socket_that_cannot_be_looked_at_is_logged(same_as_asyncio, path
 
     def story(loop):
         with monkeypatch.context() as patch:
-            patch.setattr(os, "stat", refuse)
+            for module in (os, posix):  # asyncio asks the one, hayase the other
+                patch.setattr(module, "stat", refuse)
             server = loop.run_until_complete(loop.create_unix_server(Recording, abstract(path), start_serving=False))
             server.close()
             os.path.lexists("other") and os.remove("other")
@@ -381,6 +385,24 @@ def test_a_stale_socket_that_cannot_be_looked_at_is_logged(same_as_asyncio, path
 
     outcome = same_as_asyncio(story)
     assert [level for level, _ in outcome.log] == ["ERROR"]
+
+
+@pytest.mark.hayase_only("such guards know asyncio's functions by file and name")
+def test_a_guard_against_blocking_calls_is_not_met_by_a_server(run, path, monkeypatch):
+    def forbid(*_args):
+        raise AssertionError("a blocking call in a running loop")
+
+    async def main():
+        with monkeypatch.context() as guard:
+            for name in ("stat", "unlink", "remove"):
+                guard.setattr(os, name, forbid)
+            for _ in range(2):  # the second finds what the first left
+                server, _accepted = await serve(path, **({"cleanup_socket": False} if removes_its_file else {}))
+                await close(server)
+            server, _accepted = await serve(path)
+            await close(server)
+
+    run(main())
 
 
 def test_what_is_no_socket_is_not_replaced(same_as_asyncio, path):

@@ -53,13 +53,13 @@ __all__ = [
     "Timeout",
     "TimerHandle",
     "TlsProtocol",
-    "TlsTransport",
     "Transfer",
     "Waiter",
     "Watcher",
     "WorkItem",
     "WorkQueue",
     "WritePipeTransport",
+    "_SSLProtocolTransport",
     "as_completed",
     "build_info",
     "ensure_future",
@@ -377,7 +377,7 @@ class TlsProtocol:
     def resume_writing(self) -> Any: ...
 
 @final
-class TlsTransport:
+class _SSLProtocolTransport:
     def abort(self) -> Any: ...
     def can_write_eof(self) -> Any: ...
     def close(self) -> Any: ...

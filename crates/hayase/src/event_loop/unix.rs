@@ -246,10 +246,10 @@ fn is_abstract(path: &Bound<'_, PyAny>) -> PyResult<bool> {
 /// Removes a socket that an earlier process left at `path`; anything else there is not ours to remove.
 pub(super) fn remove_stale(path: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = path.py();
-    let os = py.import("os")?;
-    let removed = os.call_method1("stat", (path,)).and_then(|found| {
+    let files = server::files(py)?;
+    let removed = files.call_method1("stat", (path,)).and_then(|found| {
         if py.import("stat")?.call_method1("S_ISSOCK", (found.getattr("st_mode")?,))?.is_truthy()? {
-            os.call_method1("remove", (path,))?;
+            files.call_method1("unlink", (path,))?;
         }
         Ok(())
     });
@@ -271,7 +271,7 @@ fn socket_file(socket: &Bound<'_, PyAny>) -> PyResult<Option<SocketFile>> {
     if is_abstract(&path)? {
         return Ok(None);
     }
-    match py.import("os")?.call_method1("stat", (path,)).and_then(|found| found.getattr("st_ino")) {
+    match server::files(py)?.call_method1("stat", (path,)).and_then(|found| found.getattr("st_ino")) {
         Ok(inode) => Ok(Some(SocketFile { socket: Obj::from_any(socket), inode: Obj::from_bound(inode) })),
         Err(err) if err.is_instance_of::<PyFileNotFoundError>(py) => Ok(None),
         Err(err) => Err(err),

@@ -20,8 +20,8 @@ use crate::raw::{RawResult, to_py, to_raw};
 const READ_HIGH_BYTES: usize = 256 * 1024;
 const WRITE_HIGH_BYTES: usize = 512 * 1024;
 
-/// An asyncio.Transport over TLS.
-#[pyclass(module = "hayase._core", frozen, weakref, dict)]
+/// An asyncio.Transport over TLS. Python sees asyncio's name: programs ask `type(transport).__name__` whether they have TLS.
+#[pyclass(name = "_SSLProtocolTransport", module = "hayase._core", frozen, weakref, dict)]
 pub(crate) struct TlsTransport {
     layer: ObjCell,
     pub(super) closed: GilValue<bool>,
