@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import pickle
 import subprocess
 import sys
 import threading
@@ -489,3 +491,53 @@ def test_a_test_case_leaves_what_it_entered_and_awaits_what_it_cleans_up(program
     )
     assert done.stdout == "[] [] [(False, False), (False, False)]\n", done.stdout + done.stderr
     assert "never awaited" not in done.stderr
+
+
+# What isinstance says ------------------------------------------------------------------------------------------------
+
+
+def one_of_each(module: Any) -> list[object]:
+    async def make() -> list[object]:
+        return [
+            module.Lock(),
+            module.Event(),
+            module.Condition(),
+            module.Semaphore(),
+            module.BoundedSemaphore(),
+            module.Barrier(2),
+            module.Queue(),
+            module.PriorityQueue(),
+            module.LifoQueue(),
+            module.TaskGroup(),
+            module.timeout(None),
+        ]
+
+    with hayase.Runner() as runner:
+        return runner.run(make())
+
+
+def test_what_hayase_makes_is_an_instance_of_asyncios_classes_installed_or_not() -> None:
+    stock = {type(one).__name__: type(one) for one in one_of_each(asyncio)}
+    ours = one_of_each(hayase)
+    for one in ours:
+        name = type(one).__name__
+        assert isinstance(one, getattr(hayase, name)) and isinstance(one, getattr(asyncio, name))
+        assert isinstance(one, stock[name])
+    assert isinstance(ours[4], asyncio.Semaphore) and not isinstance(ours[3], asyncio.BoundedSemaphore)
+    assert not isinstance(ours[0], asyncio.Queue)
+    hayase.install()
+    for one in ours:
+        name = type(one).__name__
+        assert isinstance(one, getattr(asyncio, name))
+        assert one.__class__ is type(one) is getattr(asyncio, name)
+
+
+def test_a_subclass_is_itself_and_can_be_copied() -> None:
+    class Mine(hayase.Queue):  # type: ignore[type-arg]
+        pass
+
+    for mine in (Mine(), copy.copy(Mine())):
+        assert mine.__class__ is Mine and isinstance(mine, hayase.Queue)
+    for one in (hayase.Lock(), hayase.Event(), hayase.BoundedSemaphore(2), hayase.PriorityQueue()):
+        for twin in (copy.copy(one), copy.deepcopy(one), *(pickle.loads(pickle.dumps(one, n)) for n in range(6))):
+            assert type(twin) is type(one)

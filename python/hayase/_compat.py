@@ -112,6 +112,11 @@ else:
 WAIT_FOR_RUNS_INLINE = sys.version_info >= (3, 12)
 
 
+def new_object(cls: type[object]) -> object:
+    """What `copy` and `pickle` make before they fill it: made without `__init__`."""
+    return cls.__new__(cls)
+
+
 def resemble_methods(ours: type, theirs: type) -> None:
     """Let the methods of a class of the extension say that they make coroutines, where those of asyncio's class do.
 

@@ -66,7 +66,8 @@ imports! {
     cancel_and_wait = "asyncio.tasks"."_cancel_and_wait";
     set_result_unless_cancelled = "asyncio.futures"."_set_result_unless_cancelled";
     round = "builtins"."round";
-    new_object = "copyreg"."__newobj__";
+    /// Not `copyreg.__newobj__`: pickle compares its class with `__class__`.
+    new_object = "hayase._compat"."new_object";
     gather_elsewhere = "hayase.tasks"."_gather_elsewhere";
     shield_elsewhere = "hayase.tasks"."_shield_elsewhere";
     running_loop = "_asyncio"."_get_running_loop";

@@ -16,7 +16,7 @@ use super::binding::Binding;
 use super::condition::{self, Condition};
 use super::copying::Copied;
 use super::lock::Lock;
-use crate::interop::{arguments, imports};
+use crate::interop::{arguments, asyncio_class, imports};
 use crate::raw::attributes::Attributes;
 use crate::raw::call::{self, Name};
 use crate::raw::cell::{GilValue, ObjCell};
@@ -332,6 +332,7 @@ pub(super) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
         c"Barrier(parties)\n--\n\nSo many tasks wait for each other, and go on together.\n\nValueError if \
         there are to be less than one.";
     let table = Table::<Barrier>::new(c"hayase.locks.Barrier", DOC, std::ptr::null_mut(), 0)
+        .get(c"__class__", asyncio_class::of)
         .noargs(
             c"wait",
             c"wait($self, /)\n--\n\nWait until all parties do; returns a number from 0 on, another for each.",

@@ -9,7 +9,7 @@ use super::binding::Binding;
 use super::copying::Copied;
 use super::waiters::Waiters;
 use super::{ENTER_OVERRIDDEN, EXIT_OVERRIDDEN};
-use crate::interop::arguments;
+use crate::interop::{arguments, asyncio_class};
 use crate::raw::RawResult;
 use crate::raw::attributes::Attributes;
 use crate::raw::cell::GilValue;
@@ -77,6 +77,7 @@ pub(super) trait Based: Data {
 /// The names that all of them have.
 pub(super) fn with_base<T: Based>(table: Table<T>) -> Table<T> {
     table
+        .get(c"__class__", asyncio_class::of)
         .get_set(
             c"_waiters",
             |py: Python<'_>, this: &Ref<T>| {

@@ -14,7 +14,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyModule, PySet, PyString};
 
 use super::{current_task, get_running_loop};
-use crate::interop::{arguments, imports};
+use crate::interop::{arguments, asyncio_class, imports};
 use crate::raw::attributes::Attributes;
 use crate::raw::call::{self, Name};
 use crate::raw::cell::{GilValue, ObjCell};
@@ -602,6 +602,7 @@ pub(super) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
     const DOC: &CStr = c"TaskGroup()\n--\n\nTasks that are started inside `async with` and waited for at its end.\
         \n\nThe first that fails cancels the others, and the block; then all errors are raised as one group.";
     let table = Table::<TaskGroup>::new(c"hayase.taskgroups.TaskGroup", DOC, std::ptr::null_mut(), 0)
+        .get(c"__class__", asyncio_class::of)
         .noargs(c"__aenter__", c"Begin.", |py: Python<'_>, this: &Ref<TaskGroup>| {
             operation::make(py, &ENTER, this.as_obj().clone(), None)
         })

@@ -11,7 +11,7 @@ use pyo3::types::{PyModule, PyString};
 
 use super::timers::{Moment, Timers};
 use super::{cancel_handle, current_task_of};
-use crate::interop::{arguments, imports};
+use crate::interop::{arguments, asyncio_class, imports};
 use crate::raw::attributes::Attributes;
 use crate::raw::bound_function::BoundFunction;
 use crate::raw::call::{self, Name};
@@ -334,6 +334,7 @@ pub(super) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
         c"Timeout(when)\n--\n\nCancels what runs inside `async with` when the loop's clock says \
         `when`, and makes a TimeoutError of it.\n\nMade by timeout() and timeout_at().";
     let table = Table::<Timeout>::new(c"hayase.timeouts.Timeout", DOC, std::ptr::null_mut(), 0)
+        .get(c"__class__", asyncio_class::of)
         .noargs(c"when", c"when($self, /)\n--\n\nThe deadline, or None.", |py: Python<'_>, this: &Ref<Timeout>| {
             Ok(this.when.get().unwrap_or_else(|| Obj::none(py)))
         })

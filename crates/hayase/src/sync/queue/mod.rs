@@ -20,7 +20,7 @@ use super::binding::Binding;
 use super::copying::Copied;
 use super::event;
 use super::waiters::Waiters;
-use crate::interop::arguments;
+use crate::interop::{arguments, asyncio_class};
 use crate::raw::attributes::Attributes;
 use crate::raw::call::{self, Name};
 use crate::raw::cell::{GilValue, ObjCell};
@@ -277,6 +277,7 @@ pub(super) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
     const DOC: &CStr = c"Queue(maxsize=0)\n--\n\nItems from tasks to tasks, first in, first out.\n\nWith a positive \
         maxsize, put waits while the queue is full. Who waits is served in the order of arrival.";
     let table = Table::<Queue>::new(c"hayase.queues.Queue", DOC, std::ptr::null_mut(), 0)
+        .get(c"__class__", asyncio_class::of)
         .noargs(c"qsize", c"qsize($self, /)\n--\n\nHow many items are in the queue.", |py: Python<'_>, this| {
             number(py, Ref::<Queue>::len(this, py)?)
         })
