@@ -7,6 +7,7 @@
 //! - What runs belongs to the thread in `run_forever`; other threads use `call_soon_threadsafe`.
 //! - Nothing here keeps a cell open while Python code runs.
 
+mod clock;
 mod connect;
 mod connect_through;
 mod datagram;
@@ -78,6 +79,8 @@ struct Overrides {
     call_soon: bool,
     /// Outcomes of threads go through its `create_future` and `call_soon_threadsafe`.
     hand_over: bool,
+    /// Timers go by its `time`.
+    time: bool,
     /// The class, as it is while its clock and its timers are ours.
     with_our_timers: Option<type_version::Version>,
 }
@@ -88,11 +91,18 @@ impl Overrides {
         let brings = |name: &str| -> PyResult<bool> { Ok(!class.getattr(name)?.is(&ours.getattr(name)?)) };
         let call_soon = brings("call_soon")?;
         let hand_over = call_soon || brings("create_future")? || brings("call_soon_threadsafe")?;
-        let mut all_ours = !call_soon;
+        let (mut all_ours, mut time) = (!call_soon, false);
         for (name, ours) in TIMER_METHODS.get(class.py()).into_iter().flatten() {
-            all_ours &= class.getattr(*name)?.is(ours);
+            let is_ours = class.getattr(*name)?.is(ours);
+            all_ours &= is_ours;
+            time |= *name == "time" && !is_ours;
         }
-        Ok(Overrides { call_soon, hand_over, with_our_timers: all_ours.then(|| type_version::of(class)).flatten() })
+        Ok(Overrides {
+            call_soon,
+            hand_over,
+            time,
+            with_our_timers: all_ours.then(|| type_version::of(class)).flatten(),
+        })
     }
 }
 

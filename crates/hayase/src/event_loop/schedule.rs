@@ -9,8 +9,7 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyFloat, PyInt};
 
-use super::Loop;
-use super::debug;
+use super::{Loop, clock, debug};
 use crate::raw::call::{self, Name};
 use crate::raw::fastcall::{Args, FastMethod, Rest, add_method, type_error};
 use crate::raw::instance::Ref;
@@ -131,7 +130,7 @@ fn call_later(py: Python<'_>, this: &Obj, event_loop: &Loop, args: &Args<'_>) ->
     if delay.is_none() {
         return Err(type_error(py, "delay must not be None".to_owned()));
     }
-    let now = event_loop.runtime.driver.now().as_secs_f64();
+    let now = clock::seconds(py, this, event_loop)?;
     let when = match number(py, &delay) {
         Some(delay) => now + delay,
         // Whatever else can be added to a float; what cannot gets Python's own error.

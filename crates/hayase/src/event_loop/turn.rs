@@ -12,7 +12,7 @@ use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
 
 use super::watchers::{self, DOUBT_MAX};
-use super::{Loop, debug, dispatch, resolve};
+use super::{Loop, clock, debug, dispatch, resolve};
 use crate::raw::obj::Obj;
 use crate::raw::{Raised, RawResult, call, context, detached, kept_context, to_raw};
 use crate::tasks::ready::Ready;
@@ -57,22 +57,28 @@ fn run_turn(py: Python<'_>, this: &Obj, event_loop: &Loop, events: &mut Events) 
         detached::nap_if_exiting(py);
     }
     let (driver, scheduler) = (&event_loop.runtime.driver, &event_loop.runtime.scheduler);
-    let mut clock = event_loop.clock.get();
+    let mut turn_clock = event_loop.clock.get();
     let has_stirred = driver.has_stirred();
-    let must_look = has_stirred || scheduler.timer_was_added.get();
-    if scheduler.ready_len(py) > 0 && !must_look && clock.may_wait() {
-        event_loop.clock.set(clock);
+    let by_programs_time = clock::is_replaced(this, event_loop);
+    let must_look = has_stirred || scheduler.timer_was_added.get() || by_programs_time;
+    if scheduler.ready_len(py) > 0 && !must_look && turn_clock.may_wait() {
+        event_loop.clock.set(turn_clock);
         return run_batch(py, this, event_loop);
     }
     let now = driver.now();
     let first_timer = scheduler.earliest_possible_timer(py);
     scheduler.timer_was_added.set(false);
-    clock.read(now, first_timer);
-    event_loop.clock.set(clock);
-    let sleep = event_loop.sleep(py, now);
+    turn_clock.read(now, first_timer);
+    event_loop.clock.set(turn_clock);
+    let sleep = if by_programs_time && scheduler.ready_len(py) == 0 {
+        current::leave_last(py, scheduler, this)?;
+        event_loop.sleep(py, clock::replaced_now(py, this)?)
+    } else {
+        event_loop.sleep(py, now)
+    };
     let idle = sleep != Some(Duration::ZERO);
     let is_time = first_timer <= now || now.saturating_since(event_loop.last_poll.get()) >= POLL_AT_LEAST_EVERY;
-    if idle || has_stirred || is_time {
+    if idle || has_stirred || is_time || by_programs_time {
         // Signal handlers may run, and others may look while this thread sleeps.
         kept_context::forget();
         current::leave_last(py, scheduler, this)?;
@@ -93,7 +99,7 @@ fn run_turn(py: Python<'_>, this: &Obj, event_loop: &Loop, events: &mut Events) 
         event_loop.last_poll.set(now);
         event_loop.runtime.flushed_at.set(now);
         collect_events(py, event_loop, events);
-        collect_timers(py, event_loop, now);
+        collect_timers(py, event_loop, if by_programs_time { clock::replaced_now(py, this)? } else { now });
     }
     run_batch(py, this, event_loop)
 }

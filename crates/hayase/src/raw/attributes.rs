@@ -8,6 +8,7 @@ use std::mem::offset_of;
 use pyo3::prelude::*;
 use pyo3::{PyClass, ffi};
 
+use super::call::Name;
 use super::cell::{GilValue, ObjCell};
 use super::instance::Visitor;
 use super::obj::Obj;
@@ -53,6 +54,31 @@ pub(crate) fn has_own<T: PyClass>(object: &Bound<'_, T>) -> bool {
     let object = object.as_ptr();
     // SAFETY: alive as long as it is borrowed.
     may_have_own(unsafe { Obj::view(&object) })
+}
+
+/// Whether an object has an attribute of its own with this name.
+#[inline]
+pub(crate) fn has_own_named(object: &Obj, name: &'static Name) -> bool {
+    may_have_own(object) && is_among_own(object, name)
+}
+
+#[cold]
+fn is_among_own(object: &Obj, name: &'static Name) -> bool {
+    // SAFETY: a live object, that has an instance dict by what its type says; the name is a str, and so nothing of the program's
+    // runs to compare it with other strs. What other keys raise is nobody's here.
+    unsafe {
+        let dict = ffi::PyObject_GenericGetDict(object.as_ptr(), std::ptr::null_mut());
+        if dict.is_null() {
+            ffi::PyErr_Clear();
+            return false;
+        }
+        let found = ffi::PyDict_Contains(dict, name.as_ptr());
+        ffi::Py_DECREF(dict);
+        if found < 0 {
+            ffi::PyErr_Clear();
+        }
+        found > 0
+    }
 }
 
 /// Whether any object has attributes of its own. An instance dict that the interpreter keeps elsewhere counts as one.

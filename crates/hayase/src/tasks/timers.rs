@@ -42,7 +42,7 @@ pub(crate) fn arm(
 }
 
 /// The first nanosecond at which `loop.time() >= when` holds: a timer never fires early, not even by a rounding.
-fn deadline(when: f64) -> Time {
+pub(crate) fn deadline(when: f64) -> Time {
     // NaN and negative become 0, infinity and beyond the end of time.
     let mut nanos = (when * 1e9).ceil() as u64;
     while nanos < u64::MAX && Time::from_nanos(nanos).as_secs_f64() < when {
