@@ -7,6 +7,7 @@ import collections.abc
 import copy
 import gc
 import inspect
+import math
 import pickle
 import sys
 import warnings
@@ -365,6 +366,33 @@ def test_a_semaphore_counts(run, aio):
         semaphore.release()
         semaphore.release()  # more permits than it began with
         assert semaphore._value == 3
+
+    run(main())
+
+
+@pytest.mark.parametrize("value", [math.inf, 2.0, 2.5, 0.0])
+def test_a_semaphore_counts_with_the_number_it_is_given(run, aio, value):
+    """Programs give `math.inf` for "no limit"."""
+
+    async def main():
+        semaphore = aio.Semaphore(value)
+        taken = 0
+        while not semaphore.locked() and taken < 10:
+            await semaphore.acquire()
+            taken += 1
+        assert taken == (int(value) if value.is_integer() else 10)
+        assert semaphore._value == value - taken
+        assert type(semaphore._value) is float
+        if semaphore.locked():
+            waiting = asyncio.ensure_future(semaphore.acquire())
+            await asyncio.sleep(0)
+            semaphore.release()
+            assert await waiting
+        semaphore.release()
+        assert repr(semaphore).endswith(f"[unlocked, value:{semaphore._value!r}]>")
+        bounded = aio.BoundedSemaphore(value)
+        with pytest.raises(ValueError, match="released too many times"):
+            bounded.release()
 
     run(main())
 
