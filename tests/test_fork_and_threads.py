@@ -22,6 +22,79 @@ def ended_well(done, output):
 # Fork ----------------------------------------------------------------------------------------------------------------
 
 
+def test_a_fork_in_a_running_loop_leaves_the_parent_alone_and_the_child_can_run_its_own(program):
+    done = program("""
+        async def echo_once(reader, writer):
+            writer.write(await reader.readline())
+            await writer.drain()
+            writer.close()
+
+        async def child_main():
+            await asyncio.sleep(0.001)
+            ours, theirs = socket.socketpair()
+            reader, writer = await asyncio.open_connection(sock=ours)
+            theirs.send(b"in the child\\n")
+            line = await reader.readline()
+            writer.close()
+            theirs.close()
+            return line
+
+        async def main():
+            loop = asyncio.get_running_loop()
+            server = await asyncio.start_server(echo_once, "127.0.0.1", 0)
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            timer = loop.create_task(asyncio.sleep(0.01, "timer"))
+            await asyncio.sleep(0)
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    assert asyncio._get_running_loop() is None
+                    own = new_event_loop()
+                    line = own.run_until_complete(child_main())
+                    own.close()
+                    os._exit(0 if line == b"in the child\\n" else 2)
+                except BaseException:
+                    import traceback
+                    traceback.print_exc()
+                    os._exit(3)
+            _, status = await asyncio.to_thread(os.waitpid, pid, 0)
+            writer.write(b"in the parent\\n")
+            line = await reader.readline()
+            assert await timer == "timer"
+            writer.close()
+            server.close()
+            print(os.waitstatus_to_exitcode(status), line)
+
+        loop = new_event_loop()
+        loop.run_until_complete(main())
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+    """)
+    assert (done.returncode, done.stdout) == (0, "0 b'in the parent\\n'\n"), done.stderr
+
+
+def test_a_forked_child_may_close_the_loop_it_inherited_without_disturbing_the_parent(program):
+    done = program("""
+        loop = new_event_loop()
+        loop.run_until_complete(asyncio.sleep(0))
+        ours, theirs = socket.socketpair()
+        seen = []
+        loop.add_reader(ours, lambda: (seen.append(ours.recv(10)), loop.stop()))
+        pid = os.fork()
+        if pid == 0:
+            loop.close()
+            os._exit(0)
+        _, status = os.waitpid(pid, 0)
+        loop.call_later(0.001, theirs.send, b"later")
+        loop.run_forever()
+        loop.remove_reader(ours)
+        loop.close()
+        print(os.waitstatus_to_exitcode(status), seen)
+    """)
+    # The selector of a stock loop shares its epoll descriptor with the child; closing there only drops the child's copy.
+    assert (done.returncode, done.stdout) == (0, "0 [b'later']\n"), done.stderr
+
+
 def test_forks_of_forks_have_loops_of_their_own(program):
     done = program("""
         async def generation(number):
