@@ -58,7 +58,8 @@ def test_a_signal_before_the_loop_runs_is_handled_when_it_runs(loop):
 
 
 def test_many_kinds_of_signals_each_reach_their_handler(loop):
-    wanted = {signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGTERM, signal.SIGWINCH}
+    # Not SIGHUP: `nohup` has the tests ignore it, and a loop that gives it back makes it the default one.
+    wanted = {signal.SIGUSR1, signal.SIGUSR2, signal.SIGURG, signal.SIGTERM, signal.SIGWINCH}
     seen = set()
 
     def note(number):
