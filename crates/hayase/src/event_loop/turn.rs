@@ -16,7 +16,7 @@ use super::{Loop, clock, debug, dispatch, resolve};
 use crate::raw::obj::Obj;
 use crate::raw::{Raised, RawResult, call, context, detached, kept_context, to_raw};
 use crate::tasks::ready::Ready;
-use crate::tasks::{current, handle, linked, step};
+use crate::tasks::{asyncio_task, current, handle, linked, step};
 use crate::transports;
 
 /// While work is ready, the driver is asked at least this often; asking at every turn costs a system call each. It is asked
@@ -262,7 +262,8 @@ fn run_done_callback(
     future: &Obj,
     context: Obj,
 ) -> RawResult<()> {
-    match context::run_in(py, &context, || call::call1(py, callback, future)) {
+    let argument = asyncio_task::argument(py, callback, future)?;
+    match context::run_in(py, &context, || call::call1(py, callback, &argument)) {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(raised)) | Err(raised) => report(py, this, event_loop, callback, future, Some(context), raised),
     }

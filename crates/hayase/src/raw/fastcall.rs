@@ -103,6 +103,7 @@ impl<'a> Args<'a> {
     }
 
     /// The values of the keywords `names`, in that order; any other keyword is a `TypeError` worded as Python's.
+    #[inline]
     pub(crate) fn keywords<const N: usize>(
         &self,
         py: Python<'_>,
@@ -117,10 +118,15 @@ impl<'a> Args<'a> {
                     continue 'keywords;
                 }
             }
-            let name = name.borrow(py).to_string();
-            return Err(type_error(py, format!("{}() got an unexpected keyword argument '{name}'", self.function)));
+            return Err(self.unexpected_keyword(py, &name));
         }
         Ok(found)
+    }
+
+    #[cold]
+    fn unexpected_keyword(&self, py: Python<'_>, name: &Obj) -> Raised {
+        let name = name.borrow(py).to_string();
+        type_error(py, format!("{}() got an unexpected keyword argument '{name}'", self.function))
     }
 
     /// The arguments called `names`, by position or keyword; the first `required` must be there. Errors are worded as

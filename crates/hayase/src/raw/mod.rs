@@ -10,6 +10,7 @@
 //!   that returns `Err(Raised)` has set it; a function that returns `Ok` has left none behind.
 //! - No panic crosses into C: every slot and method goes through [`entry`].
 
+pub(crate) mod asyncio_wakeup;
 pub(crate) mod attributes;
 pub(crate) mod bound_function;
 mod bound_method;

@@ -2,6 +2,7 @@
 //!
 //! The types' memory and slots are in `raw`; what is here is safe Rust on their values.
 
+pub(crate) mod asyncio_task;
 pub(crate) mod current;
 pub(crate) mod future;
 pub(crate) mod future_core;
