@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
+use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, WaitOptions};
 
 pub(crate) fn open(pid: i32) -> io::Result<OwnedFd> {
     let pid = number(pid).ok_or(Errno::SRCH)?;
@@ -15,14 +15,14 @@ pub(crate) fn open(pid: i32) -> io::Result<OwnedFd> {
 pub(crate) fn reap(pidfd: BorrowedFd<'_>, pid: i32) -> io::Result<Option<i32>> {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
     let status = match rustix::process::waitid(WaitId::PidFd(pidfd), options) {
-        // Linux 5.3 has pidfds, 5.4 waits for them. The number is still the child's: nobody has collected it.
-        Err(Errno::INVAL) => match number(pid) {
-            Some(pid) => rustix::process::waitid(WaitId::Pid(pid), options),
-            None => Err(Errno::CHILD),
-        },
-        result => result,
-    }?;
-    Ok(status.and_then(|status| status.exit_status().or_else(|| status.terminating_signal().map(|signal| -signal))))
+        Ok(status) => status.map(|status| (status.exit_status(), status.terminating_signal())),
+        Err(Errno::CHILD) => return Err(Errno::CHILD.into()),
+        // Linux 5.3 has pidfds, 5.4 waits for them; and sandboxes refuse what they do not know. The number is still the
+        // child's: nobody has collected it.
+        Err(_) => rustix::process::waitpid(Some(number(pid).ok_or(Errno::CHILD)?), WaitOptions::NOHANG)?
+            .map(|(_, status)| (status.exit_status(), status.terminating_signal())),
+    };
+    Ok(status.and_then(|(exited, killed)| exited.or_else(|| killed.map(|signal| -signal))))
 }
 
 fn number(pid: i32) -> Option<Pid> {

@@ -13,6 +13,7 @@ use super::{
     Arguments, Loop, connect, datagram, debug, exceptions, executor, pipes, resolve, run, serve, signals, sockets,
     start_tls, unix,
 };
+use crate::interop::errors;
 use crate::raw::instance::Visitor;
 use crate::raw::obj::Obj;
 
@@ -37,7 +38,7 @@ impl Loop {
         if takes_none && (!args.is_empty() || kwargs.is_some_and(|kwargs| !kwargs.is_empty())) {
             return Err(PyTypeError::new_err(format!("{}() takes no arguments", class.name()?)));
         }
-        let event_loop = Loop::make(super::Overrides::of(class)?)?;
+        let event_loop = Loop::make(super::Overrides::of(class)?).map_err(|error| errors::os_error(py, &error))?;
         event_loop.runtime.scheduler.debug.set(debug_by_environment(py)?);
         Ok(event_loop)
     }

@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use super::{Loop, debug, exceptions, signals, turn};
-use crate::interop::imports;
+use crate::interop::{errors, imports};
 use crate::raw::obj::Obj;
 use crate::raw::{no_panic, to_py};
 use crate::runtime::coroutine::{self, Co};
@@ -136,7 +136,7 @@ pub(super) fn close(this: &Bound<'_, Loop>) -> PyResult<()> {
     drop(scheduler.drain(py));
     drop(event_loop.runtime.close(py));
     transports::close_all(py, &event_loop.runtime);
-    event_loop.runtime.driver.shut_down()?;
+    event_loop.runtime.driver.shut_down().map_err(|error| errors::os_error(py, &error))?;
     if let Some(executor) = event_loop.default_executor.take() {
         let keywords = pyo3::types::PyDict::new(py);
         keywords.set_item("wait", false)?;

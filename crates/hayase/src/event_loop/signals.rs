@@ -15,7 +15,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyInt;
 
 use super::{Arguments, Loop, SignalHandlers};
-use crate::interop::imports;
+use crate::interop::{errors, imports};
 use crate::raw::cell::{GilCell, GilValue, ObjCell};
 use crate::raw::compat;
 use crate::raw::fastcall::Rest;
@@ -163,7 +163,8 @@ fn make_pair(this: &Bound<'_, Loop>) -> PyResult<()> {
     reader.call_method1("setblocking", (false,))?;
     writer.call_method1("setblocking", (false,))?;
     let fd: RawFd = reader.call_method0("fileno")?.extract()?;
-    let token = this.get().runtime.watch(py, fd, Interest::READABLE, SlotKind::Signals, Obj::none(py))?;
+    let watched = this.get().runtime.watch(py, fd, Interest::READABLE, SlotKind::Signals, Obj::none(py));
+    let token = watched.map_err(|error| errors::os_error(py, &error))?;
     signals.token.set(Some(token));
     signals.reader_fd.set(fd);
     signals.writer_fd.set(writer.call_method0("fileno")?.extract()?);

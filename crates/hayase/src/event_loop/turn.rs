@@ -13,6 +13,7 @@ use pyo3::prelude::*;
 
 use super::watchers::{self, DOUBT_MAX};
 use super::{Loop, clock, debug, dispatch, resolve};
+use crate::interop::errors;
 use crate::raw::obj::Obj;
 use crate::raw::{Raised, RawResult, call, context, detached, kept_context, to_raw};
 use crate::tasks::ready::Ready;
@@ -149,7 +150,7 @@ fn wait(py: Python<'_>, driver: &Driver, events: &mut Events, sleep: Option<Dura
         Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
         Err(error) => {
             events.clear();
-            return Err(Raised::from_err(py, error.into()));
+            return Err(Raised::from_err(py, errors::os_error(py, &error)));
         }
     }
     to_raw(py, py.check_signals())

@@ -1,8 +1,8 @@
 //! The listening sockets of a server: accepting, and what happens when it fails.
 //!
 //! As many connections a turn as the backlog allows, each with its own copy of the context in which serving began, its
-//! protocol made by the factory, and a stream transport. When the system has no descriptors or memory left, that is
-//! reported once, listening rests for a second and goes on by itself.
+//! protocol made by the factory, and a stream transport. When the system has no descriptors or memory left, or refuses for
+//! any other reason, that is reported once, listening rests for a second and goes on by itself.
 //!
 //! Must stay true
 //! - One connection that fails (factory, protocol) disturbs no other.
@@ -41,6 +41,9 @@ const OUT_OF_RESOURCES: [i32; 4] = [24, 23, 105, 12];
 /// ECONNABORTED, EPROTO, ENOPROTOOPT, ENETDOWN, ENETUNREACH, EHOSTDOWN, EHOSTUNREACH, ENONET, EOPNOTSUPP, EPERM.
 const OF_THE_PEER: [i32; 10] = [103, 71, 92, 100, 101, 112, 113, 64, 95, 1];
 
+/// So many of them in a row are none of a peer: no backlog is longer (the system's bound is 4096 unless somebody raised it).
+const BROKEN_IN_A_ROW_MAX: u32 = 5000;
+
 /// One listening socket of a server. Private to it.
 #[pyclass(module = "hayase._core", frozen)]
 pub(crate) struct Listener {
@@ -57,6 +60,8 @@ pub(crate) struct Listener {
     /// How many connections the next event may bring: grows while there are more, back to one when there are none.
     batch: GilValue<u32>,
     batch_max: u32,
+    /// Errors of peers since `accept` last said anything else.
+    broken_in_a_row: GilValue<u32>,
 }
 
 impl Listener {
@@ -83,6 +88,7 @@ impl Listener {
             local: GilCell::new(local.map(Rc::new)),
             batch: GilValue::new(1),
             batch_max: u32::try_from(server.get().backlog).unwrap_or(1).max(1),
+            broken_in_a_row: GilValue::new(0),
         })
     }
 
@@ -144,7 +150,10 @@ pub(crate) fn on_ready(py: Python<'_>, object: &Obj) -> RawResult<()> {
             return Ok(());
         }
         match listener.runtime.driver.accept_from(listener.fd) {
-            Ok((fd, peer)) => accepted(&this, fd, peer)?,
+            Ok((fd, peer)) => {
+                listener.broken_in_a_row.set(0);
+                accepted(&this, fd, peer)?;
+            }
             Err(error) => {
                 listener.batch.set(1);
                 return to_raw(py, accept_failed(&this, &error));
@@ -226,25 +235,28 @@ fn connection_failed(this: &Bound<'_, Listener>, err: PyErr, protocol: Option<Bo
 fn accept_failed(this: &Bound<'_, Listener>, error: &io::Error) -> PyResult<()> {
     let py = this.py();
     let listener = this.get();
+    let broken = listener.broken_in_a_row.replace(0);
     if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) {
         return Ok(());
     }
     let errno = error.raw_os_error().unwrap_or(0);
-    if OF_THE_PEER.contains(&errno) {
+    if OF_THE_PEER.contains(&errno) && broken < BROKEN_IN_A_ROW_MAX {
+        listener.broken_in_a_row.set(broken + 1);
         return Ok(());
     }
     // The kernel goes on reporting the socket as ready: without a rest this would be a busy loop.
     listener.rest(py);
     let report = PyDict::new(py);
+    let resume = this.getattr("_resume")?;
+    let event_loop = listener.runtime.object().borrow(py);
+    event_loop.call_method1("call_later", (ACCEPT_RETRY_SECONDS, resume))?;
     let exhausted = OUT_OF_RESOURCES.contains(&errno);
-    if exhausted {
-        let resume = this.getattr("_resume")?;
-        let event_loop = listener.runtime.object().borrow(py);
-        event_loop.call_method1("call_later", (ACCEPT_RETRY_SECONDS, resume))?;
-        report.set_item("message", "socket.accept() out of system resource")?;
+    let text = if exhausted {
+        "socket.accept() out of system resource"
     } else {
-        report.set_item("message", "socket.accept() failed; no more connections are accepted on this socket")?;
-    }
+        "socket.accept() failed; connections are accepted again in a second"
+    };
+    report.set_item("message", text)?;
     report.set_item("exception", errors::os_error(py, error).into_value(py))?;
     if let Some(socket) = listener.socket.get() {
         report.set_item("socket", imports::transport_socket_class(py)?.call1((socket.into_bound(py),))?)?;
