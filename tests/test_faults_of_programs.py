@@ -534,3 +534,74 @@ def test_running_out_of_memory_anywhere_is_an_error_and_never_the_end_of_the_pro
     assert done.returncode == 0, done.stderr[-4000:]
     assert done.stdout == "survived\n"
     assert "Fatal" not in done.stderr and "aborting" not in done.stderr
+
+
+GROWS = {
+    "callbacks": "while True: loop.call_soon(int)",
+    "callbacks of threads": "while True: loop.call_soon_threadsafe(int)",
+    "timers": "while True: loop.call_later(1000, int)",
+    "tasks": "while True: kept.append(loop.create_task(hayase.sleep(1000)))",
+    "a queue": "while True: queue.put_nowait(1)",
+    "callbacks of a future": "while True: future.add_done_callback(int)",
+    "a stream that is fed": "while True: reader.feed_data(bytes(100_000))",
+    "a stream that is read": "await reader.readexactly(300_000_000)",
+    "a line that does not end": "await reader.readline()",
+    "what is written": "while True: writer.write(bytes(300))",
+    "what is written to a pipe": "while True: pipe.write(bytes(300))",
+}
+
+
+@pytest.mark.parametrize("what", GROWS)
+@pytest.mark.hayase_only("asyncio raises it too, but what is Python of it cannot always go on")
+def test_what_grows_without_end_ends_in_a_memory_error_and_the_loop_goes_on(program, what):
+    done = program(
+        f"""
+        import resource
+        import hayase
+
+        async def grow(loop, reader, writer, pipe, queue, future, kept):
+            {GROWS[what]}
+
+        async def pour(reader, writer):
+            try:
+                for _ in range(400):
+                    writer.write(bytes(1_000_000))
+                    await writer.drain()
+            except OSError:
+                pass
+            writer.close()
+
+        async def main():
+            loop = asyncio.get_running_loop()
+            loop.set_exception_handler(lambda loop, context: None)
+            server = await hayase.start_server(pour, "127.0.0.1", 0)
+            reader, writer = await hayase.open_connection(*server.sockets[0].getsockname(), limit=2**30)
+            reading, writing = os.pipe()
+            pipe, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, open(writing, "wb", buffering=0))
+            future, kept = loop.create_future(), []
+            with open("/proc/self/statm") as file:
+                now = int(file.read().split()[0]) * resource.getpagesize()
+            unlimited = resource.getrlimit(resource.RLIMIT_AS)
+            resource.setrlimit(resource.RLIMIT_AS, (now + 60_000_000, unlimited[1]))
+            try:
+                await grow(loop, reader, writer, pipe, hayase.Queue(), future, kept)
+            except MemoryError:
+                future, kept = None, None
+            finally:
+                resource.setrlimit(resource.RLIMIT_AS, unlimited)
+            for transport in (writer.transport, pipe):
+                transport.abort()
+            server.close()
+            for _ in range(3):
+                await asyncio.sleep(0.001)
+            print("lives", flush=True)
+            os._exit(0)
+
+        loop = new_event_loop()
+        loop.run_until_complete(main())
+        """,
+        "-W",
+        "ignore",
+        RUST_BACKTRACE="0",
+    )
+    assert (done.returncode, done.stdout) == (0, "lives\n"), done.stderr[-2000:]

@@ -5,7 +5,6 @@ The sandbox is a real one, a seccomp filter in a program of its own: the kernel 
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 import platform

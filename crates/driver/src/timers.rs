@@ -16,7 +16,7 @@
 //! neither cancel nor find a timer, needs 11 + 58. A timer wheel would have to sort its slots to keep nanoseconds apart.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, TryReserveError};
 use std::fmt;
 use std::mem;
 
@@ -110,6 +110,15 @@ impl<T> TimerQueue<T> {
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.live == 0
+    }
+
+    /// Makes sure that one more timer can be inserted without asking for memory.
+    #[inline]
+    pub fn try_reserve(&mut self) -> Result<(), TryReserveError> {
+        if self.free == END_OF_FREE {
+            self.slots.try_reserve(1)?;
+        }
+        self.staged.try_reserve(1)
     }
 
     /// # Panics

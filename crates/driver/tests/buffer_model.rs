@@ -125,7 +125,7 @@ proptest! {
         for step in steps {
             match step {
                 ReadStep::Arrive(bytes) => {
-                    buffer.extend(&bytes);
+                    buffer.extend(&bytes).unwrap();
                     model.extend(bytes);
                 }
                 ReadStep::Take(share) => {
@@ -144,7 +144,7 @@ proptest! {
                         if outcome != Scan::NotYet {
                             break;
                         }
-                        fed.extend(bytes);
+                        fed.extend(bytes).unwrap();
                         outcome = fed.scan(&separators, &mut progress, limit);
                     }
                     match outcome {

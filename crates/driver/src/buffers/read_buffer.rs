@@ -6,6 +6,7 @@
 //! * An empty buffer holds no large memory: ten thousand idle connections cost what they need.
 //! * A search that found nothing goes on where it stopped, so that a long line in small pieces costs its length, not its square.
 
+use std::collections::TryReserveError;
 use std::fmt;
 use std::io;
 use std::os::fd::RawFd;
@@ -52,9 +53,11 @@ impl ReadBuffer {
         self.as_slice().get(..count)
     }
 
-    pub fn extend(&mut self, bytes: &[u8]) {
-        self.make_room(bytes.len());
+    /// Without the memory for them, nothing changes.
+    pub fn extend(&mut self, bytes: &[u8]) -> Result<(), TryReserveError> {
+        self.make_room(bytes.len())?;
         self.bytes.extend_from_slice(bytes);
+        Ok(())
     }
 
     /// Receives up to `max` bytes behind what is there, without a copy in between.
@@ -62,7 +65,7 @@ impl ReadBuffer {
         if max == 0 {
             return Ok(0);
         }
-        self.make_room(max);
+        self.make_room(max).map_err(|_| io::ErrorKind::OutOfMemory)?;
         let received = driver.recv_appending(fd, &mut self.bytes, max);
         self.release_if_idle();
         received
@@ -113,12 +116,13 @@ impl ReadBuffer {
         }
     }
 
-    fn make_room(&mut self, count: usize) {
+    fn make_room(&mut self, count: usize) -> Result<(), TryReserveError> {
         if self.start > 0 && self.bytes.capacity() - self.bytes.len() < count && self.start >= self.len() {
             self.bytes.drain(..self.start);
             self.start = 0;
         }
-        self.bytes.reserve(count);
+        // What is needed may be there where twice as much is not.
+        self.bytes.try_reserve(count).or_else(|_| self.bytes.try_reserve_exact(count))
     }
 
     fn release_if_idle(&mut self) {
@@ -284,7 +288,7 @@ mod tests {
 
     fn scan(bytes: &[u8], separators: &[&[u8]], limit: usize) -> Scan {
         let mut buffer = ReadBuffer::new();
-        buffer.extend(bytes);
+        buffer.extend(bytes).unwrap();
         buffer.scan(&Separators::new(separators).unwrap(), &mut Progress::default(), limit)
     }
 
@@ -312,10 +316,10 @@ mod tests {
         let mut progress = Progress::default();
         let mut buffer = ReadBuffer::new();
         for piece in [&b"text E"[..], b"N"] {
-            buffer.extend(piece);
+            buffer.extend(piece).unwrap();
             assert_eq!(buffer.scan(&separators, &mut progress, 99), Scan::NotYet);
         }
-        buffer.extend(b"D more");
+        buffer.extend(b"D more").unwrap();
         assert_eq!(buffer.scan(&separators, &mut progress, 99), Scan::Found { end: 8 });
     }
 
@@ -328,7 +332,7 @@ mod tests {
     #[test]
     fn an_emptied_buffer_keeps_no_large_memory() {
         let mut buffer = ReadBuffer::new();
-        buffer.extend(&[0; 100_000]);
+        buffer.extend(&[0; 100_000]).unwrap();
         buffer.consume(99_999);
         buffer.consume(1);
         assert_eq!(buffer.bytes.capacity(), 0);
@@ -340,7 +344,7 @@ mod tests {
         let world = driver.simulation().unwrap();
         let (a, b) = world.pair().unwrap();
         let mut buffer = ReadBuffer::new();
-        buffer.extend(b"1");
+        buffer.extend(b"1").unwrap();
         world.send(std::os::fd::AsRawFd::as_raw_fd(&b), b"234").unwrap();
         let number = std::os::fd::AsRawFd::as_raw_fd(&a);
         assert_eq!(buffer.recv_from(&driver, number, 2).unwrap(), 2);

@@ -5,7 +5,7 @@
 //! chunk it got. Dropping a chunk may run foreign code (a buffer export is released): `consume_with` and `clear` hand the chunks
 //! out, so that the caller drops them when it holds no borrow.
 
-use std::collections::VecDeque;
+use std::collections::{TryReserveError, VecDeque};
 use std::fmt;
 use std::io::IoSlice;
 use std::ops::Deref;
@@ -30,6 +30,11 @@ impl<B: AsRef<[u8]>> Default for WriteQueue<B> {
 impl<B: AsRef<[u8]>> WriteQueue<B> {
     pub const fn new() -> WriteQueue<B> {
         WriteQueue { chunks: VecDeque::new(), front_taken: 0, len_bytes: 0 }
+    }
+
+    /// Makes sure that so many more chunks can be queued without asking for memory.
+    pub fn try_reserve(&mut self, chunks: usize) -> Result<(), TryReserveError> {
+        self.chunks.try_reserve(chunks)
     }
 
     pub fn push(&mut self, chunk: B) {

@@ -107,11 +107,11 @@ fn schedule(
     }
     let rest = args.rest(1)?;
     if let Some(entry) = tasks::recognise_wakeup(py, &callback, &rest) {
-        scheduler.push(py, entry);
+        scheduler.schedule(py, entry)?;
         return Ok(Obj::none(py));
     }
     let handle = make(py, event_loop.reference(this), callback, rest, context)?;
-    scheduler.push(py, Ready::Handle(handle.clone()));
+    scheduler.schedule(py, Ready::Handle(handle.clone()))?;
     Ok(handle)
 }
 

@@ -25,6 +25,7 @@ use crate::raw::cell::GilCell;
 use crate::raw::detached;
 use crate::raw::instance::Visitor;
 use crate::raw::obj::Obj;
+use crate::raw::to_py;
 
 thread_local! {
     static PUT_OFF: RefCell<PutOff> = const { RefCell::new(PutOff { comes_back: false, waker: None }) };
@@ -82,18 +83,19 @@ pub(super) struct WorkQueue {
 impl WorkQueue {
     /// Put an item; a thread that sleeps gets up for it.
     #[pyo3(signature = (item, block=true, timeout=None))]
-    fn put(&self, py: Python<'_>, item: &Bound<'_, PyAny>, block: bool, timeout: Option<f64>) {
+    fn put(&self, py: Python<'_>, item: &Bound<'_, PyAny>, block: bool, timeout: Option<f64>) -> PyResult<()> {
         let _ = (block, timeout); // it is never full
-        self.items.with(py, |items| items.push_back(Obj::from_any(item)));
+        to_py(py, self.items.append(py, Obj::from_any(item)))?;
         // Who slept last is the readiest.
         if let Some(sleeper) = self.sleepers.with(py, Vec::pop) {
             sleeper.unpark();
         }
+        Ok(())
     }
 
     /// Put an item.
-    fn put_nowait(&self, py: Python<'_>, item: &Bound<'_, PyAny>) {
-        self.put(py, item, true, None);
+    fn put_nowait(&self, py: Python<'_>, item: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.put(py, item, true, None)
     }
 
     /// Take the first item; with block, sleep until there is one, at most timeout seconds. queue.Empty if there is none.

@@ -7,7 +7,9 @@ use pyo3::Python;
 use pyo3::ffi;
 
 use super::cell::GilCell;
+use super::growing::Growing;
 use super::obj::Obj;
+use super::{Raised, RawResult};
 
 struct Slab {
     /// An address, or (odd) twice the next free slot plus one.
@@ -26,20 +28,21 @@ impl LiveSet {
 
     /// The place of `object` from now on; it must be given back with [`LiveSet::leave`] before the object dies.
     #[inline]
-    pub(crate) fn enter(&self, py: Python<'_>, object: &Obj) -> u32 {
+    pub(crate) fn enter(&self, py: Python<'_>, object: &Obj) -> RawResult<u32> {
         let address = object.as_ptr() as usize;
-        self.0.with(py, |slab| match slab.free {
+        let place = self.0.with(py, |slab| match slab.free {
             Some(place) => {
                 let next = slab.slots[place as usize] >> 1;
                 slab.free = (next != END).then_some(next as u32);
                 slab.slots[place as usize] = address;
-                place
+                Some(place)
             }
             None => {
-                slab.slots.push(address);
-                u32::try_from(slab.slots.len() - 1).expect("fewer than four milliard tasks")
+                slab.slots.try_push(address).ok()?;
+                Some(u32::try_from(slab.slots.len() - 1).expect("fewer than four milliard tasks"))
             }
-        })
+        });
+        place.ok_or_else(|| Raised::no_memory(py))
     }
 
     #[inline]

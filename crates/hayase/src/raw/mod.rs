@@ -28,6 +28,7 @@ pub(crate) mod fastcall;
 pub(crate) mod field_ref;
 pub(crate) mod fields;
 pub(crate) mod function;
+pub(crate) mod growing;
 pub(crate) mod handled;
 pub(crate) mod instance;
 pub(crate) mod iterate;

@@ -135,10 +135,8 @@ impl StreamReader {
             self.instead.set(Some(Bytes::copy(py, data)?.into_obj()));
             data.len()
         } else {
-            self.with_buffer(py, |buffer| {
-                buffer.extend(data);
-                buffer.len()
-            })
+            let buffered = self.with_buffer(py, |buffer| buffer.extend(data).map(|()| buffer.len()));
+            buffered.map_err(|_| Raised::no_memory(py))?
         };
         self.wake(py)?;
         if waiting > self.limit.get().saturating_mul(2) { self.pause(py) } else { Ok(()) }
@@ -262,7 +260,13 @@ impl StreamReader {
             return;
         };
         let shown = match Bytes::from_obj(instead) {
-            Ok(arrived) => return self.buffer.with(py, |buffer| buffer.extend(arrived.as_ref())),
+            Ok(arrived) => {
+                if self.buffer.with(py, |buffer| buffer.extend(arrived.as_ref())).is_err() {
+                    self.instead.set(Some(arrived.into_obj()));
+                    panic!("no memory for the buffer of a stream");
+                }
+                return;
+            }
             Err(shown) => shown,
         };
         let shown = shown.borrow(py);
@@ -271,7 +275,7 @@ impl StreamReader {
             self.search.set(Search::default());
             self.buffer.with(py, |buffer| {
                 buffer.consume(buffer.len());
-                buffer.extend(&shown);
+                buffer.extend(&shown).expect("memory for the buffer of a stream");
             });
         }
     }
@@ -536,8 +540,8 @@ impl StreamReader {
     fn set_buffer(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<()> {
         let data = to_py(py, Bytes::from_buffer(py, &Obj::from_any(data)))?;
         self.discard(py, usize::MAX);
-        self.with_buffer(py, |buffer| buffer.extend(data.as_ref()));
-        Ok(())
+        let buffered = self.with_buffer(py, |buffer| buffer.extend(data.as_ref()));
+        to_py(py, buffered.map_err(|_| Raised::no_memory(py)))
     }
 
     #[getter]

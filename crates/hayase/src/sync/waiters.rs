@@ -50,10 +50,7 @@ impl Waiters {
     #[inline]
     pub(super) fn push(&self, py: Python<'_>, waiter: Obj) -> RawResult<()> {
         match self.object.get() {
-            None => {
-                self.line.with(py, |line| line.push_back(waiter));
-                Ok(())
-            }
+            None => self.line.append(py, waiter),
             Some(object) => call::method(py, &object, &APPEND, &[&waiter]).map(drop),
         }
     }

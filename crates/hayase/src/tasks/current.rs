@@ -162,7 +162,7 @@ pub(super) fn register(py: Python<'_>, task: &Ref<TaskData>) -> RawResult<()> {
         if !PROVIDER_INSTALLED.get() {
             to_raw(py, install_provider(py))?;
         }
-        task.registration.set(Registration::Live(LIVE.enter(py, task.as_obj())));
+        task.registration.set(Registration::Live(LIVE.enter(py, task.as_obj())?));
         return Ok(());
     }
     if let Some(fields) = mirrored_fields(py, task)

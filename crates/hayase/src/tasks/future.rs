@@ -316,7 +316,7 @@ fn add_done_callback<T: HasCore>(py: Python<'_>, this: &Ref<T>, args: &Args<'_>)
         }
     };
     if core.is_pending() {
-        core.add_waiter(py, waiter);
+        core.add_waiter(py, waiter)?;
     } else {
         core.notify(py, this.as_obj(), waiter)?;
     }

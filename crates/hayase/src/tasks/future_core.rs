@@ -17,6 +17,7 @@ use super::task::{self, TaskData};
 use crate::interop::imports;
 use crate::raw::call::{self, Name};
 use crate::raw::cell::{BoxCell, GilValue, ObjCell};
+use crate::raw::growing::Growing;
 use crate::raw::instance::{Data, Visitor};
 use crate::raw::obj::Obj;
 use crate::raw::{Raised, RawResult, compat, context, exception, to_raw};
@@ -225,12 +226,12 @@ impl Core {
     }
 
     #[inline]
-    pub(super) fn add_waiter(&self, py: Python<'_>, waiter: Waiter) {
+    pub(super) fn add_waiter(&self, py: Python<'_>, waiter: Waiter) -> RawResult<()> {
         let crowded =
             self.waiter.is_some() || self.rare.with_existing(py, |rare| !rare.waiters.is_empty()).unwrap_or(false);
         if crowded {
-            self.rare.with(py, |rare| rare.waiters.push(waiter));
-            return;
+            let added = self.rare.with(py, |rare| rare.waiters.try_push(waiter));
+            return added.map_err(|_refused| Raised::no_memory(py));
         }
         match waiter {
             Waiter::Task(waiter) | Waiter::Linked(waiter) => self.waiter.set(Some(waiter)),
@@ -239,6 +240,7 @@ impl Core {
                 self.waiter.set(Some(callback));
             }
         }
+        Ok(())
     }
 
     /// What completes this future.
@@ -256,8 +258,7 @@ impl Core {
     pub(super) fn link_to(&self, py: Python<'_>, this: &Obj, outer: &Obj) -> RawResult<()> {
         let waiter = Waiter::Linked(outer.clone());
         if self.is_pending() {
-            self.add_waiter(py, waiter);
-            return Ok(());
+            return self.add_waiter(py, waiter);
         }
         self.notify(py, this, waiter)
     }
@@ -305,8 +306,7 @@ impl Core {
     #[inline]
     pub(super) fn await_by(&self, py: Python<'_>, this: &Obj, task: &Obj) -> RawResult<()> {
         if self.is_pending() {
-            self.add_waiter(py, Waiter::Task(task.clone()));
-            Ok(())
+            self.add_waiter(py, Waiter::Task(task.clone()))
         } else {
             self.notify(py, this, Waiter::Task(task.clone()))
         }

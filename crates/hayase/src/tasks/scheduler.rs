@@ -19,7 +19,7 @@ use crate::raw::instance::Visitor;
 use crate::raw::kept_context::Standing;
 use crate::raw::obj::Obj;
 use crate::raw::{Raised, RawResult};
-use crate::raw::{compat, loop_ref, type_version};
+use crate::raw::{compat, growing, loop_ref, type_version};
 
 pub(crate) type Clock = fn() -> Time;
 
@@ -74,9 +74,16 @@ impl Scheduler {
         }
     }
 
+    /// For what the loop has to do by itself.
     #[inline]
     pub(crate) fn push(&self, py: Python<'_>, entry: Ready) {
-        self.ready.with(py, |ready| ready.push_back(entry));
+        self.ready.with(py, |ready| growing::push_back(ready, entry));
+    }
+
+    /// For what a program asks for: as [`Scheduler::push`], or `MemoryError`.
+    #[inline]
+    pub(crate) fn schedule(&self, py: Python<'_>, entry: Ready) -> RawResult<()> {
+        self.ready.append(py, entry)
     }
 
     #[inline]
@@ -99,9 +106,14 @@ impl Scheduler {
 
     /// `handle` is an exact `TimerHandle`.
     #[inline]
-    pub(crate) fn insert_timer(&self, py: Python<'_>, deadline: Time, handle: Obj) -> TimerKey {
+    pub(crate) fn insert_timer(&self, py: Python<'_>, deadline: Time, handle: Obj) -> RawResult<TimerKey> {
         self.timer_was_added.set(true);
-        self.timers.with(py, |timers| timers.insert(deadline, handle))
+        let inserted = self.timers.with(py, |timers| match timers.try_reserve() {
+            Ok(()) => Ok(timers.insert(deadline, handle)),
+            // Dropped when the cell is closed again.
+            Err(_) => Err(handle),
+        });
+        inserted.map_err(|_refused| Raised::no_memory(py))
     }
 
     /// The handle, if it was still waiting; dropped by the caller.

@@ -248,8 +248,7 @@ fn to_name(py: Python<'_>, name: &Obj) -> RawResult<Obj> {
 pub(super) fn schedule(py: Python<'_>, task: &Ref<TaskData>) -> RawResult<()> {
     if let Some(scheduler) = task.core.event_loop.scheduler() {
         scheduler.check_call_soon(py)?;
-        scheduler.push(py, Ready::Step(task.as_obj().clone()));
-        return Ok(());
+        return scheduler.schedule(py, Ready::Step(task.as_obj().clone()));
     }
     let callable = STEP.bind(py, task)?;
     task.core.foreign_call_soon(py, &[&callable], &context_of(py, task)?)

@@ -36,7 +36,7 @@ pub(crate) fn arm(
     context: Option<Obj>,
 ) -> RawResult<Obj> {
     let timer = handle::make_timer(py, event_loop, when, callback, args, context)?;
-    let key = scheduler.insert_timer(py, deadline(when.seconds()), timer.as_obj().clone());
+    let key = scheduler.insert_timer(py, deadline(when.seconds()), timer.as_obj().clone())?;
     handle::set_key(&timer, key);
     Ok(timer.into_obj())
 }

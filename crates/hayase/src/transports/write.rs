@@ -70,7 +70,7 @@ pub(super) fn write(this: &Bound<'_, StreamTransport>, data: Obj) -> RawResult<(
         }
         Err(data) => return Err(wrong_type(py, &data)),
     };
-    enqueue(py, transport, chunk);
+    enqueue(py, transport, chunk)?;
     leave_or_cork(this)
 }
 
@@ -93,7 +93,7 @@ pub(super) fn writelines(this: &Bound<'_, StreamTransport>, list_of_data: &Bound
         return Ok(());
     }
     for chunk in chunks {
-        enqueue(py, transport, chunk);
+        enqueue(py, transport, chunk)?;
     }
     leave_or_cork(this)
 }
@@ -273,7 +273,7 @@ fn pull_from_layer(this: &Bound<'_, StreamTransport>) -> RawResult<()> {
         Some(Err(error)) => stream::fatal_error(this, errors::os_error(py, &error), WRITE_FAILED),
         Some(Ok(rest)) => match rest.transpose()? {
             Some(rest) => {
-                enqueue(py, transport, rest);
+                enqueue(py, transport, rest)?;
                 if first {
                     transport.waits_for_writable.set(true);
                     stream::update_interest(this)?;
@@ -434,12 +434,17 @@ fn taken(sent: io::Result<usize>) -> io::Result<usize> {
     }
 }
 
-fn enqueue(py: Python<'_>, transport: &StreamTransport, chunk: Bytes) {
-    transport.queued_bytes.set(transport.queued_bytes.get() + chunk.as_ref().len());
+fn enqueue(py: Python<'_>, transport: &StreamTransport, chunk: Bytes) -> RawResult<()> {
+    let queued_bytes = transport.queued_bytes.get() + chunk.as_ref().len();
     if transport.corked.is_none() && transport.queue_is_empty(py) {
+        transport.queued_bytes.set(queued_bytes);
         transport.corked.set(Some(chunk.into_obj()));
-        return;
+        return Ok(());
     }
+    // For what is corked and for this.
+    let room = transport.queue.with(py, |queue| queue.try_reserve(2));
+    room.map_err(|_| Raised::no_memory(py))?;
+    transport.queued_bytes.set(queued_bytes);
     let first = transport.corked.take().and_then(|object| Bytes::from_obj(object).ok());
     transport.queue.with(py, |queue| {
         if let Some(first) = first {
@@ -447,6 +452,7 @@ fn enqueue(py: Python<'_>, transport: &StreamTransport, chunk: Bytes) {
         }
         queue.push(chunk);
     });
+    Ok(())
 }
 
 /// Mutable data: what is large and has nothing before it is offered to the kernel from where it lies; what is left over

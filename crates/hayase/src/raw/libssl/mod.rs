@@ -107,7 +107,7 @@ unsafe impl Sync for DirectSsl {}
 
 impl DirectSsl {
     /// Takes over the ciphertext of `object`. `None` if it is not an `_ssl._SSLSocket` over `MemoryBIO`s.
-    pub(crate) fn new(_py: Python<'_>, library: &'static Library, object: Obj) -> RawResult<Option<DirectSsl>> {
+    pub(crate) fn new(py: Python<'_>, library: &'static Library, object: Obj) -> RawResult<Option<DirectSsl>> {
         if object.type_ptr() != library.socket_type {
             return Ok(None);
         }
@@ -124,9 +124,7 @@ impl DirectSsl {
         let channel = Channel::new();
         let bio = channel.make_bio(library.method);
         if bio.is_null() {
-            // SAFETY: with the GIL held.
-            unsafe { ffi::PyErr_NoMemory() };
-            return Err(Raised);
+            return Err(Raised::no_memory(py));
         }
         // SAFETY: a live `SSL` that has just been made, or is idle; it takes over our one reference to the `BIO` for both
         // directions and gives back its references to the old ones, which the `MemoryBIO` objects own besides.

@@ -67,8 +67,7 @@ impl Storage {
     #[inline]
     pub(super) fn put(&self, py: Python<'_>, order: Order, item: Obj) -> RawResult<()> {
         if self.object.is_none() && order != Order::Heap {
-            self.items.with(py, |items| items.push_back(item));
-            return Ok(());
+            return self.items.append(py, item);
         }
         let object = self.as_object(py)?;
         match order {

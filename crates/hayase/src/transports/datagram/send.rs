@@ -96,8 +96,9 @@ pub(super) fn send_to(this: &Bound<'_, DatagramTransport>, data: Obj, receiver: 
         Err(buffer) => Bytes::from_buffer(py, &buffer)?,
     };
     let queued = Queued { data, receiver };
-    transport.queued_bytes.set(transport.queued_bytes.get() + queued.counted_bytes());
-    transport.queue.with(py, |queue| queue.push_back(queued));
+    let size = queued.counted_bytes();
+    transport.queue.append(py, queued)?;
+    transport.queued_bytes.set(transport.queued_bytes.get() + size);
     if !transport.waits_for_writable.replace(true) {
         super::update_interest(this)?;
     }

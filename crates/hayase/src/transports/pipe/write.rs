@@ -181,6 +181,8 @@ fn send_first(this: &Bound<'_, WritePipeTransport>, data: &[u8]) -> io::Result<u
 fn keep(this: &Bound<'_, WritePipeTransport>, data: Bytes, taken: usize) -> RawResult<()> {
     let py = this.py();
     let transport = this.get();
+    let room = transport.queue.with(py, |queue| queue.try_reserve(1));
+    room.map_err(|_| Raised::no_memory(py))?;
     let was_empty = transport.queue.with(py, |queue| {
         let was_empty = queue.is_empty();
         queue.push_from(data, taken);

@@ -74,8 +74,8 @@ pub(super) fn keep(this: &Bound<'_, TlsProtocol>, data: &Obj, from: usize) -> Ra
     let chunk = if from == 0 { chunk } else { Bytes::copy(py, &chunk.as_ref()[from..])? };
     let size = chunk.as_ref().len();
     if size > 0 {
+        layer.backlog.append(py, chunk)?;
         layer.backlog_bytes.set(layer.backlog_bytes.get() + size);
-        layer.backlog.with(py, |backlog| backlog.push_back(chunk));
     }
     Ok(())
 }
