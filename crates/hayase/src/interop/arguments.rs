@@ -1,12 +1,36 @@
-//! The arguments of `__init__` and `__aexit__`, with Python's own errors.
+//! The arguments of `__init__` and `__aexit__`, with Python's own errors; and the numbers and truth values of methods.
 
-use pyo3::exceptions::PyTypeError;
+use std::ffi::c_int;
+
+use pyo3::exceptions::{PyOverflowError, PyTypeError};
 use pyo3::prelude::*;
 
 use crate::raw::call::Name;
 use crate::raw::fastcall::Args;
 use crate::raw::obj::Obj;
 use crate::raw::{Raised, RawResult, to_raw};
+
+/// Counts as true or false, whatever it is. For `from_py_with`.
+pub(crate) fn truth(argument: &Bound<'_, PyAny>) -> PyResult<bool> {
+    argument.is_truthy()
+}
+
+/// A number for a system call, with the errors of the functions of `socket`. For `from_py_with`.
+pub(crate) fn int(argument: &Bound<'_, PyAny>) -> PyResult<c_int> {
+    let long: i64 = argument.extract()?;
+    let text = if long < 0 { "signed integer is less than minimum" } else { "signed integer is greater than maximum" };
+    c_int::try_from(long).map_err(|_| PyOverflowError::new_err(text))
+}
+
+/// Where to begin in a file; asyncio has refused what is no int, or negative. For `from_py_with`.
+pub(crate) fn offset(argument: &Bound<'_, PyAny>) -> PyResult<u64> {
+    argument.extract::<i64>().map(|offset| offset as u64)
+}
+
+/// How much at most; more than memory can hold is as good as unlimited. For `from_py_with`.
+pub(crate) fn count(argument: &Bound<'_, PyAny>) -> PyResult<Option<usize>> {
+    Ok(if argument.is_none() { None } else { Some(argument.extract().unwrap_or(usize::MAX)) })
+}
 
 static EXC_TYPE: Name = Name::new(c"exc_type");
 static EXC: Name = Name::new(c"exc");
@@ -18,7 +42,7 @@ pub(crate) fn exit(py: Python<'_>, args: &Args<'_>) -> RawResult<()> {
     if args.len() == 3 && args.keyword_count() == 0 {
         return Ok(());
     }
-    args.named("__aexit__").bind(py, [&EXC_TYPE, &EXC, &TB], 3).map(drop)
+    args.named("_ContextManagerMixin.__aexit__").bind(py, [&EXC_TYPE, &EXC, &TB], 3).map(drop)
 }
 
 /// At most one argument, called `name`, by position or keyword. Without a name: none at all.

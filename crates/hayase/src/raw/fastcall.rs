@@ -201,19 +201,9 @@ impl<'a> Args<'a> {
 
     /// The one argument of a method such as `write(data)`, by position or by name.
     #[inline]
-    pub(crate) fn only(&self, py: Python<'_>, keyword: &'static Name, name: &str) -> RawResult<Obj> {
-        match (self.get(0), self.len(), self.keyword_count()) {
-            (Some(value), 1, 0) => Ok(value),
-            (None, _, 1) => {
-                let [value] = self.keywords(py, [keyword])?;
-                Ok(value.unwrap_or_else(|| Obj::none(py)))
-            }
-            (None, ..) => Err(self.missing(py, &[name])),
-            (Some(_), count, _) => {
-                let text = format!("{}() takes 2 positional arguments but {} were given", self.function, count + 1);
-                Err(type_error(py, text))
-            }
-        }
+    pub(crate) fn only(&self, py: Python<'_>, name: &'static Name) -> RawResult<Obj> {
+        let [value] = self.bind(py, [name], 1)?;
+        Ok(value.expect("it is required"))
     }
 
     #[cold]

@@ -222,7 +222,7 @@ impl FastMethod<StreamWriter> for Write {
 
     fn call(py: Python<'_>, _: &Obj, writer: &StreamWriter, args: &Args<'_>) -> RawResult<Obj> {
         static DATA: Name = Name::new(c"data");
-        let data = args.named("StreamWriter.write").only(py, &DATA, "data")?;
+        let data = args.named("StreamWriter.write").only(py, &DATA)?;
         transports::write(py, &writer.transport(py), data)?;
         Ok(Obj::none(py))
     }

@@ -11,11 +11,12 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyInt, PyModule};
 
-use super::base::Guard;
+use super::base::{GET_LOOP_DOC, Guard};
 use super::binding::Binding;
 use super::condition::{self, Condition};
 use super::copying::Copied;
 use super::lock::Lock;
+use super::number::Number;
 use crate::interop::{arguments, asyncio_class, imports};
 use crate::raw::attributes::Attributes;
 use crate::raw::call::{self, Name};
@@ -54,7 +55,7 @@ pub(crate) struct Barrier {
     attributes: Attributes,
     /// A plain [`Condition`].
     condition: ObjCell,
-    parties: GilValue<i64>,
+    parties: Number,
     /// How many are inside.
     count: GilValue<i64>,
     state: GilValue<State>,
@@ -65,7 +66,7 @@ impl Default for Barrier {
         Barrier {
             attributes: Attributes::empty(),
             condition: ObjCell::empty(),
-            parties: GilValue::new(1),
+            parties: Number::new(1),
             count: GilValue::new(0),
             state: GilValue::new(State::Filling),
         }
@@ -83,10 +84,12 @@ impl Data for Barrier {
     fn visit(&self, visitor: &mut Visitor<'_>) {
         self.attributes.visit(visitor);
         visitor.cell(&self.condition);
+        self.parties.visit(visitor);
     }
     fn clear(&self) {
         self.attributes.clear();
         self.condition.set(None);
+        self.parties.clear();
     }
 }
 
@@ -192,7 +195,7 @@ fn come(py: Python<'_>, this: &Ref<Operation>) -> RawResult<Turn> {
             let place = barrier.count.get();
             this.argument.set(Some(Obj::from_bound(PyInt::new(py, place))));
             barrier.count.set(place + 1);
-            if place + 1 == barrier.parties.get() {
+            if barrier.parties.equals(py, place + 1)? {
                 barrier.state.set(State::Draining);
                 barrier.notify_all(py)?;
                 return pass(py, this, &barrier);
@@ -301,11 +304,10 @@ fn enter_resume(py: Python<'_>, _this: &Ref<Operation>, outcome: Outcome) -> Raw
 
 fn initialise(py: Python<'_>, this: &Ref<Barrier>, args: &Obj, keywords: Option<&Obj>) -> RawResult<()> {
     let parties = arguments::required(py, "Barrier", "parties", args, keywords)?;
-    let read = || -> PyResult<i64> {
-        let parties = parties.borrow(py);
-        if parties.lt(1)? { Err(PyValueError::new_err(compat::BARRIER_WANTS)) } else { parties.extract() }
-    };
-    this.parties.set(to_raw(py, read())?);
+    if to_raw(py, parties.borrow(py).lt(1))? {
+        return Err(Raised::from_err(py, PyValueError::new_err(compat::BARRIER_WANTS)));
+    }
+    this.parties.set(py, &parties);
     Ok(())
 }
 
@@ -354,17 +356,20 @@ pub(super) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
         .fastcall(
             c"__aexit__",
             c"__aexit__($self, /, *args)\n--\n\nNothing.",
-            |py: Python<'_>, _this: &Ref<Barrier>, _args: &Args<'_>| operation::nothing(py),
+            |py: Python<'_>, _this: &Ref<Barrier>, args: &Args<'_>| {
+                args.named("Barrier.__aexit__").keywords::<0>(py, [])?;
+                operation::nothing(py)
+            },
         )
-        .get(c"parties", |py: Python<'_>, this: &Ref<Barrier>| Ok(integer(py, this.parties.get())))
+        .get(c"parties", |py: Python<'_>, this: &Ref<Barrier>| Ok(this.parties.object(py)))
         .get(c"n_waiting", |py: Python<'_>, this: &Ref<Barrier>| Ok(integer(py, this.waiting())))
         .get(c"broken", |py: Python<'_>, this: &Ref<Barrier>| Ok(Obj::bool(py, this.is(&[State::Broken]))))
         .get(c"_cond", |py: Python<'_>, this: &Ref<Barrier>| this.condition(py).map(Ref::into_obj))
         .get_set(
             c"_parties",
-            |py: Python<'_>, this: &Ref<Barrier>| Ok(integer(py, this.parties.get())),
+            |py: Python<'_>, this: &Ref<Barrier>| Ok(this.parties.object(py)),
             |py: Python<'_>, this: &Ref<Barrier>, value: &Obj| {
-                this.parties.set(to_raw(py, value.borrow(py).extract())?);
+                this.parties.set(py, value);
                 Ok(())
             },
         )
@@ -377,9 +382,12 @@ pub(super) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
             },
         )
         .get_set(c"_state", get_state, set_state)
+        .noargs(c"_get_loop", GET_LOOP_DOC, |py: Python<'_>, this: &Ref<Barrier>| {
+            this.condition(py)?.binding().running_loop(py, this.as_obj())
+        })
         .noargs(c"__reduce__", c"For copy and pickle.", |py: Python<'_>, this: &Ref<Barrier>| {
             let attributes = vec![
-                ("_parties", integer(py, this.parties.get())),
+                ("_parties", this.parties.object(py)),
                 ("_count", integer(py, this.count.get())),
                 ("_state", get_state(py, this)?),
             ];
@@ -388,7 +396,8 @@ pub(super) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
         .repr(|py: Python<'_>, this: &Ref<Barrier>| {
             let mut extra = this.state.get().name().to_owned();
             if !this.is(&[State::Broken]) {
-                extra += &format!(", waiters:{}/{}", this.waiting(), this.parties.get());
+                let parties = to_raw(py, this.parties.object(py).borrow(py).str().map(|text| text.to_string()))?;
+                extra += &format!(", waiters:{}/{parties}", this.waiting());
             }
             super::repr(py, this.as_obj(), &extra, 0)
         })

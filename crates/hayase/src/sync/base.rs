@@ -74,6 +74,8 @@ pub(super) trait Based: Data {
     fn described(py: Python<'_>, this: &Ref<Self>) -> RawResult<String>;
 }
 
+pub(super) const GET_LOOP_DOC: &CStr = c"For subclasses: the running loop, to which it belongs from now on.";
+
 /// The names that all of them have.
 pub(super) fn with_base<T: Based>(table: Table<T>) -> Table<T> {
     table
@@ -98,6 +100,9 @@ pub(super) fn with_base<T: Based>(table: Table<T>) -> Table<T> {
                 Ok(())
             },
         )
+        .noargs(c"_get_loop", GET_LOOP_DOC, |py: Python<'_>, this: &Ref<T>| {
+            this.base().binding.running_loop(py, this.as_obj())
+        })
         .noargs(c"__reduce__", c"For copy and pickle.", |py: Python<'_>, this: &Ref<T>| {
             let base = this.base();
             let copied = Copied::new(base.attributes.dict(), this.copied(py)).waiters(py, "_waiters", &base.waiters)?;

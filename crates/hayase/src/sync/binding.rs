@@ -25,6 +25,12 @@ impl Binding {
         wait::create_future(py, &self.0)
     }
 
+    /// `_get_loop()`, for subclasses: the running loop, to which `this` belongs from now on.
+    pub(super) fn running_loop(&self, py: Python<'_>, this: &Obj) -> RawResult<Obj> {
+        self.bind(py, this)?;
+        wait::running_loop(py)
+    }
+
     fn bind(&self, py: Python<'_>, this: &Obj) -> RawResult<()> {
         let running = wait::running_loop(py)?;
         if self.0.as_ptr().is_null() {

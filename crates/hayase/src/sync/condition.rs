@@ -10,9 +10,10 @@ use std::mem::offset_of;
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
-use pyo3::types::PyModule;
+use pyo3::types::{PyInt, PyModule};
 
 use super::base::{self, Base, Based, Guard};
+use super::binding::Binding;
 use super::lock::Lock;
 use crate::interop::arguments;
 use crate::interop::imports;
@@ -116,6 +117,10 @@ impl Ref<Condition> {
             Some(lock) => lock.release(py),
             None => call::method(py, self.as_obj(), &RELEASE, &[]).map(drop),
         }
+    }
+
+    pub(super) fn binding(&self) -> &Binding {
+        &self.base.binding
     }
 
     pub(super) fn notify(&self, py: Python<'_>, count: usize) -> RawResult<()> {
@@ -237,13 +242,26 @@ fn initialise(py: Python<'_>, this: &Ref<Condition>, args: &Obj, keywords: Optio
 
 fn notify(py: Python<'_>, this: &Ref<Condition>, args: &Args<'_>) -> RawResult<Obj> {
     let [count] = args.named("Condition.notify").bind(py, [&N], 0)?;
-    let count: i64 = match count {
-        Some(count) => to_raw(py, count.borrow(py).extract())?,
-        None => 1,
-    };
     this.check_locked(py, "notify")?;
-    this.notify(py, usize::try_from(count).unwrap_or(0))?;
+    match count {
+        Some(count) => notify_any_number(py, this, &count)?,
+        None => this.notify(py, 1)?,
+    }
     Ok(Obj::none(py))
+}
+
+/// What is no int that fits is compared as asyncio compares it: with how many were woken, while somebody waits.
+fn notify_any_number(py: Python<'_>, this: &Ref<Condition>, wanted: &Obj) -> RawResult<()> {
+    let wanted = wanted.borrow(py);
+    if let Some(count) = wanted.cast_exact::<PyInt>().ok().and_then(|count| count.extract::<i64>().ok()) {
+        return this.notify(py, usize::try_from(count).unwrap_or(0));
+    }
+    for count in 0..this.base.waiters.len(py) {
+        if to_raw(py, count.into_pyobject(py).map_err(PyErr::from).and_then(|count| count.ge(wanted)))? {
+            return this.notify(py, count);
+        }
+    }
+    this.notify(py, usize::MAX)
 }
 
 pub(super) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -276,7 +294,7 @@ pub(super) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
             },
         )
         .onearg(c"_notify", c"Wake n who wait.", |py: Python<'_>, this: &Ref<Condition>, count: &Obj| {
-            this.notify(py, to_raw(py, count.borrow(py).extract())?)?;
+            notify_any_number(py, this, count)?;
             Ok(Obj::none(py))
         })
         .noargs(c"acquire", c"acquire($self, /)\n--\n\nThe lock's acquire.", |py: Python<'_>, this: &Ref<Condition>| {

@@ -132,6 +132,9 @@ pub(super) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
                 Ok(())
             },
         )
+        .noargs(c"_wake_up_first", c"Let the first who waits try to take it.", |py: Python<'_>, this: &Ref<Lock>| {
+            this.base.waiters.wake_first(py).map(|()| Obj::none(py))
+        })
         .init(|py: Python<'_>, _this: &Ref<Lock>, args: &Obj, keywords: Option<&Obj>| {
             arguments::one(py, "Lock", None, args, keywords).map(drop)
         });

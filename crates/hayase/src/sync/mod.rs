@@ -20,6 +20,7 @@ pub(crate) mod condition;
 mod copying;
 pub(crate) mod event;
 pub(crate) mod lock;
+mod number;
 pub(crate) mod queue;
 pub(crate) mod semaphore;
 pub(crate) mod waiters;

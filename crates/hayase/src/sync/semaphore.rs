@@ -5,9 +5,10 @@ use std::mem::offset_of;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyFloat, PyInt, PyModule};
+use pyo3::types::{PyInt, PyModule};
 
 use super::base::{self, Base, Based, Guard};
+use super::number::Number;
 use crate::interop::arguments;
 use crate::interop::imports;
 use crate::raw::cell::GilValue;
@@ -18,79 +19,23 @@ use crate::raw::{Raised, RawResult, exception, to_py, to_raw};
 use crate::runtime::operation::{Kind, Outcome};
 use crate::tasks::wait;
 
-/// asyncio counts with whatever number it is given, and programs give `math.inf` for "no limit".
-#[derive(Clone, Copy)]
-enum Permits {
-    Int(i64),
-    Float(f64),
-}
-
-impl Permits {
-    #[inline]
-    fn plus(self, change: i32) -> Permits {
-        match self {
-            Permits::Int(value) => Permits::Int(value + i64::from(change)),
-            Permits::Float(value) => Permits::Float(value + f64::from(change)),
-        }
-    }
-
-    #[inline]
-    fn is_none_left(self) -> bool {
-        match self {
-            Permits::Int(value) => value == 0,
-            Permits::Float(value) => value == 0.0,
-        }
-    }
-
-    #[inline]
-    fn is_positive(self) -> bool {
-        match self {
-            Permits::Int(value) => value > 0,
-            Permits::Float(value) => value > 0.0,
-        }
-    }
-
-    fn reaches(self, bound: Permits) -> bool {
-        match (self, bound) {
-            (Permits::Int(value), Permits::Int(bound)) => value >= bound,
-            (value, bound) => value.as_float() >= bound.as_float(),
-        }
-    }
-
-    fn as_float(self) -> f64 {
-        match self {
-            Permits::Int(value) => value as f64,
-            Permits::Float(value) => value,
-        }
-    }
-
-    fn of(value: &Bound<'_, PyAny>) -> PyResult<Permits> {
-        if let Ok(float) = value.cast::<PyFloat>() {
-            Ok(Permits::Float(float.value()))
-        } else {
-            value.extract().map(Permits::Int)
-        }
-    }
-
-    fn object(self, py: Python<'_>) -> Obj {
-        match self {
-            Permits::Int(value) => Obj::from_bound(PyInt::new(py, value)),
-            Permits::Float(value) => Obj::from_bound(PyFloat::new(py, value)),
-        }
-    }
-}
-
 #[repr(C)]
 pub(crate) struct Semaphore {
     base: Base,
-    value: GilValue<Permits>,
+    value: Number,
     /// Of a `BoundedSemaphore`: the value it may not exceed.
-    bound: GilValue<Option<Permits>>,
+    bound: Number,
+    is_bounded: GilValue<bool>,
 }
 
 impl Default for Semaphore {
     fn default() -> Semaphore {
-        Semaphore { base: Base::without_line(), value: GilValue::new(Permits::Int(1)), bound: GilValue::new(None) }
+        Semaphore {
+            base: Base::without_line(),
+            value: Number::new(1),
+            bound: Number::new(1),
+            is_bounded: GilValue::new(false),
+        }
     }
 }
 
@@ -104,9 +49,13 @@ impl Data for Semaphore {
     }
     fn visit(&self, visitor: &mut Visitor<'_>) {
         self.base.visit(visitor);
+        self.value.visit(visitor);
+        self.bound.visit(visitor);
     }
     fn clear(&self) {
         self.base.clear();
+        self.value.clear();
+        self.bound.clear();
     }
 }
 
@@ -115,12 +64,12 @@ impl Semaphore {
     /// Whether a new taker has to wait: no permit is left, or others wait already.
     #[inline]
     fn is_locked(&self, py: Python<'_>) -> RawResult<bool> {
-        Ok(self.value.get().is_none_left() || (!self.base.waiters.is_empty(py) && self.base.waiters.any_alive(py)?))
+        Ok(self.value.equals(py, 0)? || (!self.base.waiters.is_empty(py) && self.base.waiters.any_alive(py)?))
     }
 
     /// Hands permits to those who wait: some may have come while there were permits, and waited only for their turn.
     fn hand_out(&self, py: Python<'_>) -> RawResult<()> {
-        while self.value.get().is_positive() && self.wake_next(py)? {}
+        while self.value.is_positive(py)? && self.wake_next(py)? {}
         Ok(())
     }
 
@@ -132,7 +81,7 @@ impl Semaphore {
         let Some(waiter) = self.base.waiters.first_pending(py)? else {
             return Ok(false);
         };
-        self.value.set(self.value.get().plus(-1));
+        self.value.add(py, -1)?;
         wait::set_result(py, &waiter, Obj::bool(py, true))?;
         Ok(true)
     }
@@ -143,16 +92,16 @@ impl Based for Semaphore {
         &self.base
     }
     fn copied(&self, py: Python<'_>) -> Vec<(&'static str, Obj)> {
-        let mut attributes = vec![("_value", self.value.get().object(py))];
-        attributes.extend(self.bound.get().map(|bound| ("_bound_value", bound.object(py))));
+        let mut attributes = vec![("_value", self.value.object(py))];
+        attributes.extend(self.is_bounded.get().then(|| ("_bound_value", self.bound.object(py))));
         attributes
     }
     fn described(py: Python<'_>, this: &Ref<Semaphore>) -> RawResult<String> {
         if this.is_locked(py)? {
             return Ok("locked".to_owned());
         }
-        let value = this.value.get().object(py);
-        to_raw(py, value.borrow(py).repr().map(|value| format!("unlocked, value:{value}")))
+        let value = this.value.object(py);
+        to_raw(py, value.borrow(py).str().map(|value| format!("unlocked, value:{value}")))
     }
 }
 
@@ -170,7 +119,7 @@ impl Guard for Semaphore {
         if self.is_locked(py)? {
             return Ok(false);
         }
-        self.value.set(self.value.get().plus(-1));
+        self.value.add(py, -1)?;
         Ok(true)
     }
 
@@ -186,35 +135,31 @@ impl Guard for Semaphore {
             && wait::is_done(py, waiter)?
             && !wait::is_cancelled(py, waiter)?
         {
-            self.value.set(self.value.get().plus(1));
+            self.value.add(py, 1)?;
         }
         self.hand_out(py)?;
         Err(exception::restore(py, error))
     }
 
     fn release(&self, py: Python<'_>) -> RawResult<()> {
-        if self.bound.get().is_some_and(|bound| self.value.get().reaches(bound)) {
+        if self.is_bounded.get() && self.value.reaches(py, &self.bound)? {
             return Err(Raised::from_err(py, PyValueError::new_err("BoundedSemaphore released too many times")));
         }
-        self.value.set(self.value.get().plus(1));
+        self.value.add(py, 1)?;
         self.wake_next(py).map(drop)
     }
 }
 
 static BOUNDED: crate::raw::table::Derived = crate::raw::table::Derived::new();
 
-fn start_value(py: Python<'_>, class: &str, args: &Obj, keywords: Option<&Obj>) -> RawResult<Permits> {
+fn start_value(py: Python<'_>, class: &str, args: &Obj, keywords: Option<&Obj>) -> RawResult<Obj> {
     let Some(value) = arguments::one(py, class, Some("value"), args, keywords)? else {
-        return Ok(Permits::Int(1));
+        return Ok(Obj::from_bound(PyInt::new(py, 1)));
     };
-    let parse = || -> PyResult<Permits> {
-        let value = value.borrow(py);
-        if value.lt(0)? {
-            return Err(PyValueError::new_err("Semaphore initial value must be >= 0"));
-        }
-        Permits::of(&value)
-    };
-    to_raw(py, parse())
+    if to_raw(py, value.borrow(py).lt(0))? {
+        return Err(Raised::from_err(py, PyValueError::new_err("Semaphore initial value must be >= 0")));
+    }
+    Ok(value)
 }
 
 pub(super) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -234,9 +179,9 @@ pub(super) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
         )
         .get_set(
             c"_value",
-            |py: Python<'_>, this: &Ref<Semaphore>| Ok(this.value.get().object(py)),
+            |py: Python<'_>, this: &Ref<Semaphore>| Ok(this.value.object(py)),
             |py: Python<'_>, this: &Ref<Semaphore>, value: &Obj| {
-                this.value.set(to_raw(py, Permits::of(&value.borrow(py)))?);
+                this.value.set(py, value);
                 Ok(())
             },
         )
@@ -246,7 +191,7 @@ pub(super) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
             |py: Python<'_>, this: &Ref<Semaphore>| Ok(Obj::bool(py, this.wake_next(py)?)),
         )
         .init(|py: Python<'_>, this: &Ref<Semaphore>, args: &Obj, keywords: Option<&Obj>| {
-            this.value.set(start_value(py, "Semaphore", args, keywords)?);
+            this.value.set(py, &start_value(py, "Semaphore", args, keywords)?);
             Ok(())
         });
     to_py(py, table.build(std::ptr::null_mut()))?;
@@ -258,17 +203,19 @@ pub(super) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
         .get_set(
             c"_bound_value",
             |py: Python<'_>, this: &Ref<Semaphore>| {
-                Ok(this.bound.get().map_or_else(|| Obj::none(py), |bound| bound.object(py)))
+                Ok(if this.is_bounded.get() { this.bound.object(py) } else { Obj::none(py) })
             },
             |py: Python<'_>, this: &Ref<Semaphore>, value: &Obj| {
-                this.bound.set(Some(to_raw(py, Permits::of(&value.borrow(py)))?));
+                this.bound.set(py, value);
+                this.is_bounded.set(true);
                 Ok(())
             },
         )
         .init(|py: Python<'_>, this: &Ref<Semaphore>, args: &Obj, keywords: Option<&Obj>| {
             let value = start_value(py, "BoundedSemaphore", args, keywords)?;
-            this.bound.set(Some(value));
-            this.value.set(value);
+            this.bound.set(py, &value);
+            this.is_bounded.set(true);
+            this.value.set(py, &value);
             Ok(())
         });
     let bounded = to_py(py, table.build_derived())?;

@@ -16,6 +16,7 @@ use std::mem::offset_of;
 use pyo3::prelude::*;
 use pyo3::types::{PyInt, PyModule, PyString};
 
+use super::base::GET_LOOP_DOC;
 use super::binding::Binding;
 use super::copying::Copied;
 use super::event;
@@ -54,7 +55,7 @@ pub(crate) struct Queue {
 enum Limit {
     None,
     Items(usize),
-    /// `maxsize` is no number: comparing it raises what it raises.
+    /// `maxsize` is no number that fits: Python compares it, which raises what it raises.
     Strange,
 }
 
@@ -176,12 +177,18 @@ fn reduce(py: Python<'_>, this: &Ref<Queue>) -> RawResult<Obj> {
 
 fn limit(py: Python<'_>, maxsize: &Obj) -> Limit {
     let maxsize = maxsize.borrow(py);
-    match (maxsize.extract::<i64>(), maxsize.extract::<f64>()) {
-        (Ok(items), _) if items <= 0 => Limit::None,
-        (Ok(items), _) => Limit::Items(items as usize),
-        (Err(_), Ok(items)) if items <= 0.0 => Limit::None,
-        (Err(_), Ok(items)) if items > 0.0 => Limit::Items(items.ceil() as usize),
-        (Err(_), _) => Limit::Strange,
+    if let Ok(items) = maxsize.cast::<PyInt>() {
+        return match items.extract::<i64>() {
+            Ok(items) if items <= 0 => Limit::None,
+            Ok(items) => Limit::Items(items as usize),
+            Err(_) => Limit::Strange,
+        };
+    }
+    // asyncio compares it with numbers; what could only be made one is none.
+    match maxsize.extract::<f64>() {
+        Ok(items) if items <= 0.0 && maxsize.le(0).is_ok() => Limit::None,
+        Ok(items) if items > 0.0 && maxsize.le(0).is_ok() => Limit::Items(items.ceil() as usize),
+        Ok(_) | Err(_) => Limit::Strange,
     }
 }
 
@@ -234,28 +241,12 @@ fn item(py: Python<'_>, args: &Args<'_>, function: &'static str) -> RawResult<Ob
     if args.len() == 1 && args.keyword_count() == 0 {
         return Ok(args.get(0).expect("one"));
     }
-    let args = args.named(function);
-    let [keyword] = args.keywords(py, [&ITEM])?;
-    match (args.get(0), keyword) {
-        (Some(item), None) | (None, Some(item)) if args.len() <= 1 => Ok(item),
-        (None, None) => {
-            args.require(py, &["item"])?;
-            unreachable!("it is missing")
-        }
-        (Some(_) | None, Some(_) | None) => {
-            let text = format!(
-                "{function}() takes 2 positional arguments but {} were given",
-                args.len() + args.keyword_count() + 1
-            );
-            Err(crate::raw::fastcall::type_error(py, text))
-        }
-    }
+    args.named(function).only(py, &ITEM)
 }
 
 fn shutdown(py: Python<'_>, this: &Ref<Queue>, args: &Args<'_>) -> RawResult<Obj> {
-    let args = args.named("Queue.shutdown");
-    let [immediate] = args.keywords(py, [&IMMEDIATE])?;
-    let immediate = match args.get(0).or(immediate) {
+    let [immediate] = args.named("Queue.shutdown").bind(py, [&IMMEDIATE], 0)?;
+    let immediate = match immediate {
         Some(immediate) => call::is_true(py, &immediate)?,
         None => false,
     };
@@ -413,6 +404,9 @@ pub(super) fn init(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()>
             },
         )
         .class_getitem()
+        .noargs(c"_get_loop", GET_LOOP_DOC, |py: Python<'_>, this: &Ref<Queue>| {
+            this.binding.running_loop(py, this.as_obj())
+        })
         .noargs(c"__reduce__", c"For copy and pickle.", reduce)
         .repr(repr)
         .str(|py: Python<'_>, this: &Ref<Queue>| text(py, this, ""))

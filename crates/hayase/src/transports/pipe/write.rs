@@ -524,7 +524,7 @@ impl fastcall::FastMethod<WritePipeTransport> for Write {
 
     fn call(py: Python<'_>, this: &Obj, _: &WritePipeTransport, args: &fastcall::Args<'_>) -> RawResult<Obj> {
         static DATA: Name = Name::new(c"data");
-        let data = args.only(py, &DATA, "data")?;
+        let data = args.only(py, &DATA)?;
         let this = this.borrow(py);
         let this = this.cast_exact::<WritePipeTransport>().expect("checked by the method descriptor");
         write(&this, data)?;

@@ -319,7 +319,7 @@ impl fastcall::FastMethod<StreamTransport> for Write {
 
     fn call(py: Python<'_>, this: &Obj, _: &StreamTransport, args: &fastcall::Args<'_>) -> RawResult<Obj> {
         static DATA: Name = Name::new(c"data");
-        let data = args.only(py, &DATA, "data")?;
+        let data = args.only(py, &DATA)?;
         let this = this.borrow(py);
         let this = this.cast::<StreamTransport>().expect("checked by the method descriptor");
         write::write(&this, data)?;

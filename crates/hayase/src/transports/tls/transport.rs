@@ -269,7 +269,7 @@ impl fastcall::FastMethod<TlsTransport> for Write {
 
     fn call(py: Python<'_>, _: &Obj, transport: &TlsTransport, args: &fastcall::Args<'_>) -> RawResult<Obj> {
         static DATA: Name = Name::new(c"data");
-        let data = args.only(py, &DATA, "data")?;
+        let data = args.only(py, &DATA)?;
         let data = match Bytes::from_obj(data) {
             Ok(bytes) => bytes.into_obj(),
             Err(data) if bytes::is_mutable_buffer(&data) => data,
