@@ -3,43 +3,47 @@
 use driver::FlowControl;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::types::PyInt;
 
 use crate::raw::cell::GilCell;
+
+type Given<'a, 'py> = Option<&'a Bound<'py, PyAny>>;
 
 /// `set_write_buffer_limits(high, low)` but for the pausing.
 pub(super) fn set(
     flow: &GilCell<FlowControl>,
     py: Python<'_>,
-    high: Option<&Bound<'_, PyAny>>,
-    low: Option<&Bound<'_, PyAny>>,
+    high: Given<'_, '_>,
+    low: Given<'_, '_>,
 ) -> PyResult<()> {
-    let (high_mark, low_mark) = (bytes(high)?, bytes(low)?);
-    if let (Err(()), _) | (_, Err(())) = (high_mark, low_mark) {
-        return Err(error(high, low));
-    }
-    let (high_mark, low_mark) = (high_mark.ok().flatten(), low_mark.ok().flatten());
-    flow.with(py, |flow| flow.set_limits(high_mark, low_mark)).map_err(|error| PyValueError::new_err(error.to_string()))
+    let (low, high) = of(high, low)?.unzip();
+    flow.with(py, |flow| flow.set_limits(high, low)).map_err(|error| PyValueError::new_err(error.to_string()))
 }
 
-/// A mark as bytes; `Err` for a negative one.
-pub(super) fn bytes(value: Option<&Bound<'_, PyAny>>) -> PyResult<Result<Option<usize>, ()>> {
-    match value {
-        None => Ok(Ok(None)),
-        Some(value) if value.is_none() => Ok(Ok(None)),
-        Some(value) if value.lt(0)? => Ok(Err(())),
-        // More than memory can hold is as good as unlimited.
-        Some(value) => Ok(Ok(Some(value.extract().unwrap_or(usize::MAX)))),
-    }
-}
-
-/// asyncio fills in the missing mark before it complains.
-pub(super) fn error(high: Option<&Bound<'_, PyAny>>, low: Option<&Bound<'_, PyAny>>) -> PyErr {
-    let number = |value: Option<&Bound<'_, PyAny>>| value.and_then(|value| value.extract::<i128>().ok());
-    let (high, low) = match (number(high), number(low)) {
+/// (low, high); a missing one is four times or a quarter of the other. Computed and compared by Python, as asyncio does it:
+/// half a megabyte is often `0.5 * 2**20`.
+pub(super) fn of(high: Given<'_, '_>, low: Given<'_, '_>) -> PyResult<Option<(usize, usize)>> {
+    let (high, low) = match (given(high), given(low)) {
+        (None, None) => return Ok(None),
+        (None, Some(low)) => (PyInt::new(low.py(), 4).mul(&low)?, low),
+        (Some(high), None) => (high.clone(), high.floor_div(4)?),
         (Some(high), Some(low)) => (high, low),
-        (Some(high), None) => (high, high.div_euclid(4)),
-        (None, Some(low)) => (low.saturating_mul(4), low),
-        (None, None) => (0, 0),
     };
-    PyValueError::new_err(format!("high ({high}) must be >= low ({low}) must be >= 0"))
+    if !(high.ge(&low)? && low.ge(0)?) {
+        let text = format!("high ({}) must be >= low ({}) must be >= 0", high.repr()?, low.repr()?);
+        return Err(PyValueError::new_err(text));
+    }
+    Ok(Some((bytes(&low)?, bytes(&high)?)))
+}
+
+fn given<'py>(mark: Given<'_, 'py>) -> Option<Bound<'py, PyAny>> {
+    mark.filter(|mark| !mark.is_none()).cloned()
+}
+
+/// Whole bytes. More than memory can hold is as good as unlimited.
+fn bytes(mark: &Bound<'_, PyAny>) -> PyResult<usize> {
+    if mark.is_instance_of::<PyInt>() {
+        return Ok(mark.extract().unwrap_or(usize::MAX));
+    }
+    Ok(mark.extract::<f64>()? as usize)
 }

@@ -87,6 +87,9 @@ pub(super) fn writelines(this: &Bound<'_, StreamTransport>, list_of_data: &Bound
         "Cannot call writelines() after write_eof()",
         "unable to writelines; sendfile is in progress",
     )?;
+    if !to_raw(py, list_of_data.is_truthy())? {
+        return Ok(());
+    }
     // Everything is looked at before anything is queued: a wrong item sends nothing.
     let chunks = to_raw(py, collect_chunks(list_of_data))?;
     if chunks.is_empty() || is_lost(py, transport)? {

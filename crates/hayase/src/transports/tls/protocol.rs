@@ -214,13 +214,7 @@ pub(super) fn marks(
     low: Option<&Bound<'_, PyAny>>,
     default_high: usize,
 ) -> PyResult<(usize, usize)> {
-    let wrong = || marks::error(high, low);
-    let (Ok(high_mark), Ok(low_mark)) = (marks::bytes(high)?, marks::bytes(low)?) else {
-        return Err(wrong());
-    };
-    let high_mark = high_mark.unwrap_or_else(|| low_mark.map_or(default_high, |low| low.saturating_mul(4)));
-    let low_mark = low_mark.unwrap_or(high_mark / 4);
-    if high_mark < low_mark { Err(wrong()) } else { Ok((low_mark, high_mark)) }
+    Ok(marks::of(high, low)?.unwrap_or((default_high / 4, default_high)))
 }
 
 // What the layer does with the transport below
