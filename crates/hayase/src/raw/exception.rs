@@ -26,11 +26,26 @@ pub(crate) fn restore(_py: Python<'_>, exception: Obj) -> Raised {
     Raised
 }
 
-/// Raises `exception`, an instance, as a `raise` statement does: the one being handled becomes its context.
-pub(crate) fn raise(_py: Python<'_>, exception: &Obj) -> Raised {
+/// Raises `exception` as a `raise` statement does: the one being handled becomes its context, a class is called, and what
+/// is no exception (a program may have put anything there) is a TypeError.
+pub(crate) fn raise(py: Python<'_>, exception: &Obj) -> Raised {
+    if !is_instance(exception) {
+        return raise_by_class(py, exception);
+    }
     // SAFETY: an exception instance and its class, both alive.
     unsafe { ffi::PyErr_SetObject(exception.type_ptr().cast(), exception.as_ptr()) };
     Raised
+}
+
+#[cold]
+fn raise_by_class(py: Python<'_>, class: &Obj) -> Raised {
+    match is_class(class).then(|| super::call::call0(py, class)) {
+        Some(Ok(exception)) if is_instance(&exception) => raise(py, &exception),
+        Some(Err(raised)) => raised,
+        Some(Ok(_)) | None => {
+            Raised::from_err(py, pyo3::exceptions::PyTypeError::new_err("exceptions must derive from BaseException"))
+        }
+    }
 }
 
 /// `StopIteration(value)`, whatever `value` is, as a generator that returns raises it.

@@ -32,8 +32,9 @@ pub(crate) fn await_iterator(py: Python<'_>, object: &Obj) -> RawResult<Obj> {
     if super::coroutine::is_generator(object) && is_marked_generator(py, object)? {
         return Ok(object.clone());
     }
-    let class = super::to_raw(py, object.borrow(py).get_type().name())?;
-    Err(Raised::from_err(py, PyTypeError::new_err(super::compat::not_awaitable(&class.to_string_lossy()))))
+    // SAFETY: a type's name is a string that lives as long as the type, which its instance keeps alive.
+    let class = unsafe { std::ffi::CStr::from_ptr((*object.type_ptr()).tp_name) }.to_string_lossy();
+    Err(Raised::from_err(py, PyTypeError::new_err(super::compat::not_awaitable(&class))))
 }
 
 /// Whether `types.coroutine` made the generator an awaitable.

@@ -222,10 +222,21 @@ fn step<T: Suspendable>(py: Python<'_>, this: &Ref<T>, input: Input) -> RawResul
                 // What is dropped must not see the exception.
                 let error = exception::fetch(py, raised);
                 end(py, this);
-                return Err(exception::restore(py, error));
+                return Err(raise_from_coroutine(py, error));
             }
         }
     }
+}
+
+/// An error leaves the coroutine; a `StopIteration` would be taken for its end, and is an error of its own, as in Python.
+#[cold]
+fn raise_from_coroutine(py: Python<'_>, error: Obj) -> Raised {
+    if !exception::is_stop_iteration(py, &error) {
+        return exception::restore(py, error);
+    }
+    let wrapped = exception::instance(py, PyRuntimeError::new_err("coroutine raised StopIteration"));
+    exception::chain(&wrapped, &error);
+    exception::restore(py, wrapped)
 }
 
 #[inline]
@@ -258,7 +269,10 @@ fn send<T: Suspendable>(py: Python<'_>, this: &Ref<T>, value: &Obj) -> RawResult
 }
 
 fn throw<T: Suspendable>(py: Python<'_>, this: &Ref<T>, args: &Args<'_>) -> RawResult<Obj> {
-    let error = to_raw(py, future_iterator::thrown(py, args))?;
+    if args.keyword_count() > 0 {
+        return Err(Raised::from_err(py, PyTypeError::new_err("throw() takes no keyword arguments")));
+    }
+    let error = to_raw(py, future_iterator::thrown(py, args, &future_iterator::INTO_COROUTINE))?;
     driven(py, this, Input::Throw(error))
 }
 

@@ -486,8 +486,14 @@ impl StreamReader {
         }
         let data = match Bytes::from_obj(Obj::from_any(data)) {
             Ok(data) => data,
-            // As `bytearray.extend` does, also from an iterable of numbers.
-            Err(data) => to_py(py, Bytes::from_buffer(py, &data))?,
+            Err(data) => match to_py(py, Bytes::from_buffer(py, &data)) {
+                Ok(data) => data,
+                // For its error: it is what asyncio calls.
+                Err(err) => {
+                    PyByteArray::new(py, b"").call_method1("extend", (data.borrow(py),))?;
+                    return Err(err);
+                }
+            },
         };
         to_py(py, self.feed(py, data.as_ref()))
     }

@@ -267,6 +267,9 @@ fn separator_bytes(py: Python<'_>, object: &Obj) -> RawResult<Vec<u8>> {
         Ok(data) => Ok(data),
         Err(raised) => {
             drop(raised.fetch(py));
+            if to_raw(py, object.borrow(py).len())? == 0 {
+                return Ok(Vec::new());
+            }
             let name = to_raw(py, object.borrow(py).get_type().name())?;
             let text = format!("argument should be integer or bytes-like object, not '{name}'");
             Err(fastcall::type_error(py, text))

@@ -96,13 +96,32 @@ fn close(py: Python<'_>, this: &Ref<IteratorData>) -> RawResult<Obj> {
 
 /// `throw(exception)`, and the older `throw(type, value, traceback)` with its warning.
 fn throw(py: Python<'_>, this: &Ref<IteratorData>, args: &Args<'_>) -> RawResult<Obj> {
-    let error = to_raw(py, thrown(py, args))?;
+    let error = to_raw(py, thrown(py, args, &INTO_FUTURE))?;
     this.future.set(None);
     Err(exception::restore(py, error))
 }
 
+/// What `throw` says of arguments that it cannot use: that of a future's iterator, and that of a coroutine.
+pub(crate) struct Texts {
+    no_exception: fn(&Bound<'_, PyAny>) -> PyResult<String>,
+    no_traceback: &'static str,
+}
+
+static INTO_FUTURE: Texts = Texts {
+    no_exception: |_| Ok("exceptions must be classes deriving BaseException or instances of such a class".to_owned()),
+    no_traceback: "throw() third argument must be a traceback",
+};
+
+pub(crate) static INTO_COROUTINE: Texts = Texts {
+    no_exception: |kind| {
+        let class = kind.get_type().fully_qualified_name()?;
+        Ok(format!("exceptions must be classes or instances deriving from BaseException, not {class}"))
+    },
+    no_traceback: "throw() third argument must be a traceback object",
+};
+
 /// The exception that `throw(...)` was called with.
-pub(crate) fn thrown(py: Python<'_>, args: &Args<'_>) -> PyResult<Obj> {
+pub(crate) fn thrown(py: Python<'_>, args: &Args<'_>, texts: &Texts) -> PyResult<Obj> {
     let Some(kind) = args.get(0) else {
         return Err(PyTypeError::new_err("throw expected at least 1 argument, got 0"));
     };
@@ -119,7 +138,7 @@ pub(crate) fn thrown(py: Python<'_>, args: &Args<'_>) -> PyResult<Obj> {
     if let Some(traceback) = &traceback
         && !traceback.borrow(py).is_instance_of::<pyo3::types::PyTraceback>()
     {
-        return Err(PyTypeError::new_err("throw() third argument must be a traceback"));
+        return Err(PyTypeError::new_err(texts.no_traceback));
     }
     let error = if exception::is_class(&kind) {
         match value {
@@ -136,9 +155,7 @@ pub(crate) fn thrown(py: Python<'_>, args: &Args<'_>) -> PyResult<Obj> {
         }
         kind
     } else {
-        return Err(PyTypeError::new_err(
-            "exceptions must be classes deriving BaseException or instances of such a class",
-        ));
+        return Err(PyTypeError::new_err((texts.no_exception)(&kind.borrow(py))?));
     };
     if !exception::is_instance(&error) {
         return Err(PyTypeError::new_err("exceptions must derive from BaseException"));
