@@ -20,7 +20,7 @@ class Runner(asyncio.Runner):  # type: ignore[misc]  # typeshed says final; noth
     def __init__(
         self, *, debug: bool | None = None, loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
     ) -> None:
-        super().__init__(debug=debug, loop_factory=loop_factory or new_event_loop)
+        super().__init__(debug=debug, loop_factory=new_event_loop if loop_factory is None else loop_factory)
 
 
 def run(

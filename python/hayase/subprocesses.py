@@ -109,8 +109,9 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         self._pending_calls: list[tuple[Any, ...]] | None = []
         self._exit_waiters: set[Any] | None = set()
         names = ("stdin", "stdout", "stderr")
-        self._pipes: dict[int, Any] = {fd: None for fd, name in enumerate(names) if options[name] == subprocess.PIPE}
+        self._pipes: dict[int, Any] = {}
         try:
+            self._pipes.update((fd, None) for fd, name in enumerate(names) if options[name] == subprocess.PIPE)
             self._proc = subprocess.Popen(args, shell=shell, universal_newlines=False, **options)
         except BaseException:
             self._closed = True
@@ -229,6 +230,7 @@ class SubprocessTransport(asyncio.SubprocessTransport):
                 _, self._pipes[1] = await loop.connect_read_pipe(lambda: _ReadPipe(self, 1), proc.stdout)
             if proc.stderr is not None:
                 _, self._pipes[2] = await loop.connect_read_pipe(lambda: _ReadPipe(self, 2), proc.stderr)
+            loop.call_soon(self._protocol.connection_made, self)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:
@@ -241,7 +243,6 @@ class SubprocessTransport(asyncio.SubprocessTransport):
             if not waiter.cancelled():
                 waiter.set_exception(error)
             return
-        loop.call_soon(self._protocol.connection_made, self)
         calls, self._pending_calls = self._pending_calls, None
         for callback, *args in calls or ():
             loop.call_soon(callback, *args)
@@ -310,11 +311,14 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         self._returncode = returncode
         if self._proc.returncode is None:
             self._proc.returncode = returncode
-        self._call(self._protocol.process_exited)
-        waiters, self._exit_waiters = self._exit_waiters, None
-        for waiter in waiters or ():
-            if not waiter.done():
-                waiter.set_result(returncode)
+        try:
+            self._call(self._protocol.process_exited)
+        finally:
+            # Whatever the protocol is: who waits for the child hears of its end.
+            waiters, self._exit_waiters = self._exit_waiters, None
+            for waiter in waiters or ():
+                if not waiter.done():
+                    waiter.set_result(returncode)
         self._try_finish()
 
     def _try_finish(self) -> None:

@@ -10,13 +10,13 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
 use driver::Interest;
-use pyo3::exceptions::{PyOSError, PyTimeoutError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyOSError, PyOverflowError, PyTimeoutError, PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyList, PyTuple};
+use pyo3::types::{PyInt, PyList, PyTuple};
 
 use super::connect_through;
-use super::resolve::{self, Resolved};
+use super::resolve::{self, Place, Resolved};
 use super::start_tls::Tls;
 use super::{Loop, turn};
 use crate::interop::{errors, imports, log};
@@ -148,19 +148,16 @@ pub(super) fn require_stream(sock: &Bound<'_, PyAny>) -> PyResult<()> {
 async fn connect_to_host(co: &Co, arguments: &Connect) -> PyResult<Connected> {
     let none = || Python::attach(Obj::none);
     let (host, port) = (arguments.host.clone().unwrap_or_else(none), arguments.port.clone().unwrap_or_else(none));
-    let mut infos = resolved(co, host, port, arguments).await?;
+    let mut infos = resolved(co, Place::new(host, port), arguments).await?;
     let local = match &arguments.local_addr {
         None => None,
         Some(local) => {
-            let (host, port) = Python::attach(|py| {
-                let local = local.borrow(py);
-                Ok::<_, PyErr>((Obj::from_bound(local.get_item(0)?), Obj::from_bound(local.get_item(1)?)))
-            })?;
-            Some(Rc::new(resolved(co, host, port, arguments).await?))
+            let place = Python::attach(|py| Place::of(&local.borrow(py)))?;
+            Some(Rc::new(resolved(co, place, arguments).await?))
         }
     };
     let first = Python::attach(|py| match (&arguments.interleave, &arguments.happy_eyeballs_delay) {
-        (Some(count), _) => count.borrow(py).extract::<usize>(),
+        (Some(count), _) => how_many_first(&count.borrow(py)),
         (None, Some(_)) => Ok(1),
         (None, None) => Ok(0),
     })?;
@@ -181,8 +178,24 @@ async fn connect_to_host(co: &Co, arguments: &Connect) -> PyResult<Connected> {
     }
 }
 
-async fn resolved(co: &Co, host: Obj, port: Obj, arguments: &Connect) -> PyResult<Vec<Resolved>> {
-    let infos = resolve::resolve(co, host, port, arguments.family, arguments.proto, arguments.flags).await?;
+/// `interleave`: 0 for no, and 1 for all that says yes without being more.
+fn how_many_first(interleave: &Bound<'_, PyAny>) -> PyResult<usize> {
+    if !interleave.is_truthy()? {
+        Ok(0)
+    } else if interleave.gt(1)? {
+        // There are never so many addresses as do not fit.
+        if interleave.is_instance_of::<PyInt>() {
+            Ok(interleave.extract().unwrap_or(usize::MAX))
+        } else {
+            interleave.extract()
+        }
+    } else {
+        Ok(1)
+    }
+}
+
+async fn resolved(co: &Co, place: Place, arguments: &Connect) -> PyResult<Vec<Resolved>> {
+    let infos = resolve::resolve(co, place, arguments.family, arguments.proto, arguments.flags).await?;
     if infos.is_empty() {
         return Err(PyOSError::new_err("getaddrinfo() returned empty list"));
     }
@@ -390,6 +403,9 @@ fn bind(py: Python<'_>, fd: RawFd, family: c_int, local: &[Resolved], failures: 
     for info in local.iter().filter(|info| info.family == family) {
         let address = info.address.borrow(py);
         let Some(target) = address::from_tuple(&address) else {
+            if address.get_item(1)?.extract::<u16>().is_err() {
+                return Err(PyOverflowError::new_err("bind(): port must be 0-65535."));
+            }
             continue;
         };
         match driver::bind(fd, &target) {
@@ -479,6 +495,14 @@ pub(super) async fn open(co: &Co, socket: Connected, factory: &Obj, tls: Option<
     })
 }
 
+/// What the program's factory makes. What cannot be told that it is connected is refused where asyncio refuses it: before
+/// there is a transport.
+pub(super) fn make_protocol<'py>(py: Python<'py>, factory: &Obj) -> PyResult<Bound<'py, PyAny>> {
+    let protocol = to_py(py, call::call0(py, factory))?.into_bound(py);
+    protocol.getattr(pyo3::intern!(py, "connection_made"))?;
+    Ok(protocol)
+}
+
 /// Transport, protocol, and the future that `connection_made` resolves.
 fn open_transport(
     py: Python<'_>,
@@ -490,7 +514,7 @@ fn open_transport(
     if let Connected::Python(sock) = &socket {
         sock.borrow(py).call_method1("setblocking", (false,))?;
     }
-    let protocol = to_py(py, call::call0(py, factory))?.into_bound(py);
+    let protocol = make_protocol(py, factory)?;
     let waiter = to_py(py, call::method(py, co.event_loop(), &CREATE_FUTURE, &[]))?;
     let (socket, fd, names) = match socket {
         Connected::Native(owned, peer) => {

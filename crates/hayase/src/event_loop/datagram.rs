@@ -8,8 +8,10 @@ use pyo3::exceptions::{PyOSError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
 
-use super::resolve::{self, Kind};
+use super::connect::make_protocol;
+use super::resolve::{self, Kind, Place};
 use super::unix::remove_stale;
+use crate::interop::arguments::int;
 use crate::interop::log;
 use crate::raw::call::{self, Name};
 use crate::raw::compat;
@@ -60,7 +62,7 @@ async fn endpoint(co: Co, arguments: Endpoint) -> PyResult<Obj> {
         }
     };
     let (transport, protocol, waiter) = Python::attach(|py| {
-        let protocol = to_py(py, call::call0(py, &arguments.protocol_factory))?.into_bound(py);
+        let protocol = make_protocol(py, &arguments.protocol_factory)?;
         let waiter = to_py(py, call::method(py, co.event_loop(), &CREATE_FUTURE, &[]))?;
         // An empty address is none.
         let remote = match remote {
@@ -240,21 +242,20 @@ async fn resolved(co: &Co, arguments: &Endpoint, address: &Option<Obj>) -> PyRes
     let Some(address) = address else {
         return Ok(Vec::new());
     };
-    let (host, port, family, protocol, flags) = Python::attach(|py| {
+    let (place, family, protocol, flags) = Python::attach(|py| {
         let address = address.borrow(py);
         let pair = address.cast::<PyTuple>().ok().filter(|pair| pair.len() == 2);
         let Some(pair) = pair else {
             return Err(PyTypeError::new_err("2-tuple is expected"));
         };
         Ok((
-            Obj::from_bound(pair.get_item(0)?),
-            Obj::from_bound(pair.get_item(1)?),
-            arguments.family.borrow(py).extract()?,
-            arguments.proto.borrow(py).extract()?,
-            arguments.flags.borrow(py).extract()?,
+            Place::new(Obj::from_bound(pair.get_item(0)?), Obj::from_bound(pair.get_item(1)?)),
+            int(&arguments.family.borrow(py))?,
+            int(&arguments.proto.borrow(py))?,
+            int(&arguments.flags.borrow(py))?,
         ))
     })?;
-    let infos = resolve::resolve_kind(co, Kind::Datagram, host, port, family, protocol, flags).await?;
+    let infos = resolve::resolve_kind(co, Kind::Datagram, place, family, protocol, flags).await?;
     if infos.is_empty() {
         return Err(PyOSError::new_err("getaddrinfo() returned empty list"));
     }

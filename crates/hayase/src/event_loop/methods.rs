@@ -13,7 +13,7 @@ use super::{
     Arguments, Loop, connect, datagram, debug, exceptions, executor, pipes, resolve, run, serve, signals, sockets,
     start_tls, unix,
 };
-use crate::interop::errors;
+use crate::interop::{arguments, errors};
 use crate::raw::instance::Visitor;
 use crate::raw::obj::Obj;
 
@@ -152,9 +152,9 @@ impl Loop {
         host: Given<'_, '_>,
         port: Given<'_, '_>,
         ssl: Given<'_, '_>,
-        family: i32,
-        proto: i32,
-        flags: i32,
+        #[pyo3(from_py_with = arguments::int)] family: i32,
+        #[pyo3(from_py_with = arguments::int)] proto: i32,
+        #[pyo3(from_py_with = arguments::int)] flags: i32,
         sock: Given<'_, '_>,
         local_addr: Given<'_, '_>,
         server_hostname: Given<'_, '_>,
@@ -162,7 +162,7 @@ impl Loop {
         ssl_shutdown_timeout: Given<'_, '_>,
         happy_eyeballs_delay: Given<'_, '_>,
         interleave: Given<'_, '_>,
-        all_errors: bool,
+        #[pyo3(from_py_with = arguments::truth)] all_errors: bool,
     ) -> PyResult<Py<PyAny>> {
         let arguments = connect::Connect {
             protocol_factory: Obj::from_any(protocol_factory),
@@ -215,7 +215,7 @@ impl Loop {
         transport: &Bound<'_, PyAny>,
         protocol: &Bound<'_, PyAny>,
         sslcontext: &Bound<'_, PyAny>,
-        server_side: bool,
+        #[pyo3(from_py_with = arguments::truth)] server_side: bool,
         server_hostname: Given<'_, '_>,
         ssl_handshake_timeout: Given<'_, '_>,
         ssl_shutdown_timeout: Given<'_, '_>,
@@ -244,9 +244,9 @@ impl Loop {
         app_protocol: &Bound<'_, PyAny>,
         sslcontext: Given<'_, '_>,
         waiter: Given<'_, '_>,
-        server_side: bool,
+        #[pyo3(from_py_with = arguments::truth)] server_side: bool,
         server_hostname: Given<'_, '_>,
-        call_connection_made: bool,
+        #[pyo3(from_py_with = arguments::truth)] call_connection_made: bool,
         ssl_handshake_timeout: Given<'_, '_>,
         ssl_shutdown_timeout: Given<'_, '_>,
     ) -> PyResult<Py<PyAny>> {
@@ -272,17 +272,17 @@ impl Loop {
         protocol_factory: &Bound<'_, PyAny>,
         host: Given<'_, '_>,
         port: Given<'_, '_>,
-        family: i32,
-        flags: i32,
+        #[pyo3(from_py_with = arguments::int)] family: i32,
+        #[pyo3(from_py_with = arguments::int)] flags: i32,
         sock: Given<'_, '_>,
-        backlog: i32,
+        #[pyo3(from_py_with = arguments::int)] backlog: i32,
         ssl: Given<'_, '_>,
         reuse_address: Given<'_, '_>,
         reuse_port: Given<'_, '_>,
         keep_alive: Given<'_, '_>,
         ssl_handshake_timeout: Given<'_, '_>,
         ssl_shutdown_timeout: Given<'_, '_>,
-        start_serving: bool,
+        #[pyo3(from_py_with = arguments::truth)] start_serving: bool,
     ) -> PyResult<Py<PyAny>> {
         let truthy = |value: Given<'_, '_>| value.map(|value| value.is_truthy()).transpose();
         let arguments = serve::Serve {
@@ -343,11 +343,11 @@ impl Loop {
         protocol_factory: &Bound<'_, PyAny>,
         path: Given<'_, '_>,
         sock: Given<'_, '_>,
-        backlog: i32,
+        #[pyo3(from_py_with = arguments::int)] backlog: i32,
         ssl: Given<'_, '_>,
         ssl_handshake_timeout: Given<'_, '_>,
         ssl_shutdown_timeout: Given<'_, '_>,
-        start_serving: bool,
+        #[pyo3(from_py_with = arguments::truth)] start_serving: bool,
         cleanup_socket: Given<'_, '_>,
     ) -> PyResult<Py<PyAny>> {
         let arguments = unix::ServeUnix {
@@ -474,8 +474,8 @@ impl Loop {
         slf: &Bound<'_, Self>,
         sock: &Bound<'_, PyAny>,
         file: &Bound<'_, PyAny>,
-        offset: u64,
-        count: Option<usize>,
+        #[pyo3(from_py_with = arguments::offset)] offset: u64,
+        #[pyo3(from_py_with = arguments::count)] count: Option<usize>,
     ) -> PyResult<Py<PyAny>> {
         sockets::send_file(slf, sock, file, offset, count).map(|made| Obj::or_none(slf.py(), Some(made)))
     }
@@ -496,10 +496,10 @@ impl Loop {
         slf: &Bound<'_, Self>,
         host: &Bound<'_, PyAny>,
         port: &Bound<'_, PyAny>,
-        family: i32,
-        r#type: i32,
-        proto: i32,
-        flags: i32,
+        #[pyo3(from_py_with = arguments::int)] family: i32,
+        #[pyo3(from_py_with = arguments::int)] r#type: i32,
+        #[pyo3(from_py_with = arguments::int)] proto: i32,
+        #[pyo3(from_py_with = arguments::int)] flags: i32,
     ) -> PyResult<Py<PyAny>> {
         let question = resolve::Question {
             host: Obj::from_any(host),
@@ -515,7 +515,11 @@ impl Loop {
 
     /// Host and service of an address, as socket.getnameinfo() gives them.
     #[pyo3(signature = (sockaddr, flags=0))]
-    fn getnameinfo(slf: &Bound<'_, Self>, sockaddr: &Bound<'_, PyAny>, flags: i32) -> PyResult<Py<PyAny>> {
+    fn getnameinfo(
+        slf: &Bound<'_, Self>,
+        sockaddr: &Bound<'_, PyAny>,
+        #[pyo3(from_py_with = arguments::int)] flags: i32,
+    ) -> PyResult<Py<PyAny>> {
         let py = slf.py();
         resolve::getnameinfo(py, Loop::runtime_ref(slf), Obj::from_any(sockaddr), flags)
             .map(|made| Obj::or_none(py, Some(made)))

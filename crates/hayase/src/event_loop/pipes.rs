@@ -4,6 +4,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use super::Loop;
+use super::connect::make_protocol;
 use crate::interop::log;
 use crate::raw::call::{self, Name};
 use crate::raw::context;
@@ -54,7 +55,7 @@ pub(super) fn connect(
 
 /// Transport, protocol, and the future that `connection_made` resolves.
 fn make(py: Python<'_>, co: &Co, direction: Direction, factory: &Obj, file: &Obj) -> PyResult<(Obj, Obj, Obj)> {
-    let protocol = to_py(py, call::call0(py, factory))?.into_bound(py);
+    let protocol = make_protocol(py, factory)?;
     let waiter = to_py(py, call::method(py, co.event_loop(), &CREATE_FUTURE, &[]))?;
     let context = to_py(py, context::copy_current(py))?;
     let file = file.clone().into_bound(py);

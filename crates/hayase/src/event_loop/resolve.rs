@@ -9,9 +9,10 @@ use std::io;
 use std::net::IpAddr;
 
 use driver::{AddrInfo, BlockingPool, GaiError};
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBool, PyDict, PyInt, PyList, PyString};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyInt, PyList, PySlice, PyString};
 
 use super::Loop;
 use crate::interop::{errors, imports};
@@ -261,6 +262,40 @@ const AF_UNSPEC: c_int = 0;
 const AF_INET: c_int = 2;
 const AF_INET6: c_int = 10;
 
+/// Where to connect or bind to, as programs give it.
+pub(super) struct Place {
+    pub(super) host: Obj,
+    pub(super) port: Obj,
+    /// Of an IPv6 address: flow label and scope, if they were given.
+    rest: Vec<Obj>,
+}
+
+impl Place {
+    pub(super) fn new(host: Obj, port: Obj) -> Place {
+        Place { host, port, rest: Vec::new() }
+    }
+
+    /// `(host, port, ...)`, with the errors of asyncio's unpacking.
+    pub(super) fn of(address: &Bound<'_, PyAny>) -> PyResult<Place> {
+        let py = address.py();
+        let slice = |from: Option<usize>, to: Option<usize>| py.get_type::<PySlice>().call1((from, to));
+        let items = |slice: Bound<'_, PyAny>| -> PyResult<Vec<Obj>> {
+            address.get_item(slice)?.try_iter()?.map(|item| item.map(Obj::from_bound)).collect()
+        };
+        let pair = items(slice(None, Some(2))?)?;
+        let [host, port] = <[Obj; 2]>::try_from(pair).map_err(|pair| {
+            PyValueError::new_err(format!("not enough values to unpack (expected 2, got {})", pair.len()))
+        })?;
+        let rest = items(slice(Some(2), None)?)?;
+        if rest.len() > 2 {
+            let given = rest.len() + 5;
+            let text = format!("_ipaddr_info() takes from 5 to 7 positional arguments but {given} were given");
+            return Err(PyTypeError::new_err(text));
+        }
+        Ok(Place { host, port, rest })
+    }
+}
+
 /// What the addresses are for.
 #[derive(Clone, Copy)]
 pub(super) enum Kind {
@@ -268,30 +303,28 @@ pub(super) enum Kind {
     Datagram,
 }
 
-/// Stream addresses of `(host, port)`, see [`resolve_kind`].
+/// Stream addresses of a place, see [`resolve_kind`].
 pub(super) async fn resolve(
     co: &Co,
-    host: Obj,
-    port: Obj,
+    place: Place,
     family: c_int,
     protocol: c_int,
     flags: c_int,
 ) -> PyResult<Vec<Resolved>> {
-    resolve_kind(co, Kind::Stream, host, port, family, protocol, flags).await
+    resolve_kind(co, Kind::Stream, place, family, protocol, flags).await
 }
 
-/// Addresses of `(host, port)`: at once if the host is numeric, else through the loop's own `getaddrinfo` (which a program may
+/// Addresses of a place: at once if the host is numeric, else through the loop's own `getaddrinfo` (which a program may
 /// have replaced).
 pub(super) async fn resolve_kind(
     co: &Co,
     kind: Kind,
-    host: Obj,
-    port: Obj,
+    place: Place,
     family: c_int,
     protocol: c_int,
     flags: c_int,
 ) -> PyResult<Vec<Resolved>> {
-    if let Some(info) = Python::attach(|py| numeric(py, kind, &host, &port, family, protocol))? {
+    if let Some(info) = Python::attach(|py| numeric(py, kind, &place, family, protocol))? {
         return Ok(vec![info]);
     }
     let lookup = Python::attach(|py| {
@@ -305,7 +338,7 @@ pub(super) async fn resolve_kind(
         keywords.set_item("proto", protocol)?;
         keywords.set_item("flags", flags)?;
         let event_loop = co.event_loop().borrow(py);
-        let args = (host.borrow(py), port.borrow(py));
+        let args = (place.host.borrow(py), place.port.borrow(py));
         event_loop.call_method("getaddrinfo", args, Some(&keywords)).map(Obj::from_bound)
     })?;
     let found = co.wait_for(lookup).await?;
@@ -331,41 +364,34 @@ pub(super) async fn resolve_kind(
 }
 
 /// asyncio's shortcut for hosts that are addresses.
-fn numeric(
+pub(super) fn numeric(
     py: Python<'_>,
     kind: Kind,
-    host: &Obj,
-    port: &Obj,
+    place: &Place,
     family: c_int,
     protocol: c_int,
 ) -> PyResult<Option<Resolved>> {
     if ![0, IPPROTO_TCP, IPPROTO_UDP].contains(&protocol) {
         return Ok(None);
     }
-    let host = host.borrow(py);
+    let host = place.host.borrow(py);
     let Ok(text) = host.cast::<PyString>() else {
         return Ok(None);
     };
-    let Ok(ip) = text.to_str().unwrap_or_default().parse::<IpAddr>() else {
+    let known = text.to_str().unwrap_or_default();
+    if known.contains('\0') {
+        return Err(PyValueError::new_err("embedded null character"));
+    }
+    let Ok(ip) = known.parse::<IpAddr>() else {
         return Ok(None);
     };
-    let port = port.borrow(py);
-    let port = if port.is_none() {
-        Some(0)
-    } else if let Ok(text) = port.cast::<PyString>() {
-        let text = text.to_str().unwrap_or("?");
-        if text.is_empty() { Some(0) } else { text.parse::<i64>().ok() }
-    } else if port.is_instance_of::<PyInt>() {
-        port.extract::<i64>().ok()
-    } else {
-        None
-    };
-    let Some(port) = port else {
+    let Some(port) = numeric_port(&place.port.borrow(py))? else {
         return Ok(None);
     };
+    let rest = |i: usize| place.rest.get(i).map_or_else(|| py_zero(py), |given| given.borrow(py).to_owned());
     let (own, address) = match ip {
         IpAddr::V4(_) => (AF_INET, (text, port).into_pyobject(py)?),
-        IpAddr::V6(_) => (AF_INET6, (text, port, 0, 0).into_pyobject(py)?),
+        IpAddr::V6(_) => (AF_INET6, (text, port, rest(0), rest(1)).into_pyobject(py)?),
     };
     if family != AF_UNSPEC && family != own {
         return Ok(None);
@@ -381,6 +407,28 @@ fn numeric(
         canonname: Obj::from_bound(PyString::new(py, "")),
         address: Obj::from_bound(address),
     }))
+}
+
+/// What `int()` makes of a port; a number that is no port is for `bind` and `connect` to refuse. `None`: the name of a
+/// service, or nothing that could be a port.
+fn numeric_port<'py>(port: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let py = port.py();
+    if port.is_exact_instance_of::<PyInt>() {
+        return Ok(Some(port.clone()));
+    }
+    let is_empty = (port.is_instance_of::<PyString>() || port.is_instance_of::<PyBytes>()) && port.len()? == 0;
+    if port.is_none() || is_empty {
+        return Ok(Some(py_zero(py)));
+    }
+    match py.get_type::<PyInt>().call1((port,)) {
+        Ok(port) => Ok(Some(port)),
+        Err(err) if err.is_instance_of::<PyTypeError>(py) || err.is_instance_of::<PyValueError>(py) => Ok(None),
+        Err(err) => Err(err),
+    }
+}
+
+fn py_zero(py: Python<'_>) -> Bound<'_, PyAny> {
+    PyInt::new(py, 0).into_any()
 }
 
 /// First addresses of every family in turn; `first` of the first family lead (RFC 8305, section 4).

@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyString};
 
 use super::connect::{check_tls_timeouts, refuse_tls_socket, require_stream};
-use super::resolve::{self, Resolved};
+use super::resolve::{self, Place, Resolved};
 use crate::interop::log;
 use crate::raw::compat;
 use crate::raw::obj::Obj;
@@ -108,7 +108,7 @@ async fn addresses(co: &Co, arguments: &Serve) -> PyResult<Vec<Resolved>> {
     let mut infos: Vec<Resolved> = Vec::new();
     for host in hosts {
         let port = arguments.port.clone().unwrap_or_else(|| Python::attach(Obj::none));
-        let found = resolve::resolve(co, host.clone(), port, arguments.family, 0, arguments.flags).await?;
+        let found = resolve::resolve(co, Place::new(host.clone(), port), arguments.family, 0, arguments.flags).await?;
         Python::attach(|py| {
             if found.is_empty() {
                 let text = format!("getaddrinfo({}) returned empty list", host.borrow(py).repr()?);

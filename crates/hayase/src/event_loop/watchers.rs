@@ -17,7 +17,7 @@ use std::os::fd::RawFd;
 use std::time::Duration;
 
 use driver::{Interest, Token};
-use pyo3::exceptions::{PyAttributeError, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyAttributeError, PyOverflowError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyInt, PyWeakrefReference};
@@ -403,6 +403,8 @@ pub(super) fn remove(py: Python<'_>, this: &Bound<'_, Loop>, side: Side, file: &
             refuse_transport(py, event_loop, fd, file)?;
             watcher_of(py, event_loop, fd)
         }
+        // Nothing has so large a number.
+        Err(err) if err.is_instance_of::<PyOverflowError>(py) => None,
         // A socket that is closed has no number any more.
         Err(err) => Some(watcher_with(py, event_loop, file).ok_or(err)?),
     };
@@ -466,10 +468,9 @@ pub(super) fn refuse_transport(py: Python<'_>, event_loop: &Loop, fd: RawFd, fil
 pub(super) fn descriptor(file: &Bound<'_, PyAny>) -> PyResult<RawFd> {
     let py = file.py();
     let number = if file.is_instance_of::<PyInt>() {
-        file.extract::<i64>()
+        file.clone()
     } else {
-        let made = file.call_method0("fileno").and_then(|fileno| py.get_type::<PyInt>().call1((fileno,))?.extract());
-        match made {
+        match file.call_method0("fileno").and_then(|fileno| py.get_type::<PyInt>().call1((fileno,))) {
             Err(err)
                 if err.is_instance_of::<PyAttributeError>(py)
                     || err.is_instance_of::<PyTypeError>(py)
@@ -477,11 +478,12 @@ pub(super) fn descriptor(file: &Bound<'_, PyAny>) -> PyResult<RawFd> {
             {
                 return Err(PyValueError::new_err(format!("Invalid file object: {}", file.repr()?)));
             }
-            other => other,
+            other => other?,
         }
-    }?;
-    match RawFd::try_from(number) {
+    };
+    match number.extract::<RawFd>() {
         Ok(fd) if fd >= 0 => Ok(fd),
-        _ => Err(PyValueError::new_err(format!("Invalid file descriptor: {number}"))),
+        _ if number.lt(0)? => Err(PyValueError::new_err(format!("Invalid file descriptor: {number}"))),
+        _ => Err(PyOverflowError::new_err("Python int too large to convert to C int")),
     }
 }

@@ -27,7 +27,11 @@ fn gather(py: Python<'_>, args: &Args<'_>) -> RawResult<Obj> {
         Some(value) => call::is_true(py, &value)?,
         None => false,
     };
-    let (Some(event_loop), 1..) = (ensure_future::running_loop(py)?, args.len()) else {
+    let native = match (ensure_future::running_loop(py)?, args.get(0)) {
+        (Some(event_loop), Some(first)) if !is_elsewhere(py, &first, &event_loop)? => Some(event_loop),
+        (Some(_) | None, _) => None,
+    };
+    let Some(event_loop) = native else {
         let elsewhere = imports::raw(py, imports::gather_elsewhere(py))?;
         let all = match args.rest(0)? {
             Rest::Tuple(all) => all,
@@ -57,6 +61,17 @@ fn gather(py: Python<'_>, args: &Args<'_>) -> RawResult<Obj> {
         order.push(place);
     }
     linked::gather(py, event_loop, &futures, &order, return_exceptions)
+}
+
+/// Whether `first` is a future of another loop, on which all the others are to be then.
+fn is_elsewhere(py: Python<'_>, first: &Obj, event_loop: &LoopRef) -> RawResult<bool> {
+    if let Some(owner) = wait::loop_of(first) {
+        return Ok(!owner.is(event_loop.as_ptr()));
+    }
+    if !ensure_future::is_foreign_future(py, first)? {
+        return Ok(false);
+    }
+    Ok(!call::method(py, first, &GET_LOOP, &[])?.is(event_loop.as_ptr()))
 }
 
 fn shield(py: Python<'_>, args: &Args<'_>) -> RawResult<Obj> {

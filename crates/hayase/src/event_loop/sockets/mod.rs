@@ -19,6 +19,7 @@ use pyo3::types::{PyDict, PyModule};
 
 use super::Loop;
 use super::connect::refuse_tls_socket;
+use super::resolve::{self, Place};
 use super::watchers::{self, Side};
 use crate::interop::errors;
 use crate::raw::obj::Obj;
@@ -78,9 +79,9 @@ pub(super) fn connect(this: &Bound<'_, Loop>, sock: &Bound<'_, PyAny>, address: 
     let (sock, address) = (Obj::from_any(sock), Obj::from_any(address));
     coroutine::make(this.py(), Loop::runtime_ref(this), "Loop.sock_connect", |co| async move {
         check(&co, &sock)?;
-        let address = match Python::attach(|py| lookup(py, &co, &sock, &address))? {
-            None => address,
-            Some(lookup) => {
+        let address = match Python::attach(|py| target(py, &co, &sock, address))? {
+            Target::Known(address) => address,
+            Target::Lookup(lookup) => {
                 let found = co.wait_for(lookup).await?;
                 Python::attach(|py| {
                     let first = found.borrow(py).get_item(0)?;
@@ -108,21 +109,29 @@ pub(super) fn connect(this: &Bound<'_, Loop>, sock: &Bound<'_, PyAny>, address: 
     })
 }
 
-/// The lookup that an address with a name in it needs.
-fn lookup(py: Python<'_>, co: &Co, sock: &Obj, address: &Obj) -> PyResult<Option<Obj>> {
+enum Target {
+    Known(Obj),
+    /// The lookup that an address with a name in it needs.
+    Lookup(Obj),
+}
+
+fn target(py: Python<'_>, co: &Co, sock: &Obj, address: Obj) -> PyResult<Target> {
     let sock = sock.borrow(py);
     let family: c_int = sock.getattr("family")?.extract()?;
-    let address = address.borrow(py);
-    if ![AF_INET, AF_INET6].contains(&family) || address::from_tuple(&address).is_some() {
-        return Ok(None);
+    if ![AF_INET, AF_INET6].contains(&family) || address::from_tuple(&address.borrow(py)).is_some() {
+        return Ok(Target::Known(address));
+    }
+    let place = Place::of(&address.borrow(py))?;
+    if let Some(info) = resolve::numeric(py, resolve::Kind::Stream, &place, family, 0)? {
+        return Ok(Target::Known(info.address));
     }
     let keywords = PyDict::new(py);
     for (keyword, attribute) in [("family", "family"), ("type", "type"), ("proto", "proto")] {
         keywords.set_item(keyword, sock.getattr(attribute)?)?;
     }
-    let args = (address.get_item(0)?, address.get_item(1)?);
+    let args = (place.host.borrow(py), place.port.borrow(py));
     let event_loop = co.event_loop().borrow(py);
-    event_loop.call_method("getaddrinfo", args, Some(&keywords)).map(|made| Some(Obj::from_bound(made)))
+    event_loop.call_method("getaddrinfo", args, Some(&keywords)).map(|made| Target::Lookup(Obj::from_bound(made)))
 }
 
 fn check(co: &Co, sock: &Obj) -> PyResult<()> {
