@@ -222,9 +222,9 @@ async def many_as_one(aio, _contexts):
         await future
 
 
-async def tls(_aio, contexts):
+async def tls(_aio, contexts, protocol=Recording):
     of_server, of_client = contexts
-    async with tls_connected(of_client=of_client, of_server=of_server) as (near, far):
+    async with tls_connected(protocol, protocol, of_client=of_client, of_server=of_server) as (near, far):
         near.transport.write(b"x" * 50_000)
         await far.received(50_000)
         near.transport.get_extra_info("peercert")
@@ -235,6 +235,10 @@ async def tls(_aio, contexts):
         near.transport.close()
         await near.closed
         await far.closed
+
+
+async def tls_into_buffers(aio, contexts):
+    await tls(aio, contexts, BufferedRecording)
 
 
 async def refused_tls(_aio, contexts):
@@ -326,6 +330,25 @@ async def sockets(aio, _contexts):
         loop.remove_reader(accepted)
 
 
+class SocketOfTheProgram(socket.socket):
+    pass
+
+
+async def sockets_of_a_class_of_the_programs(_aio, _contexts):
+    loop = asyncio.get_running_loop()
+    raw, other = socket.socketpair()
+    with SocketOfTheProgram(fileno=raw.detach()) as near, other as far:
+        near.setblocking(False)
+        far.setblocking(False)
+        size = 1_000_000
+        sending = asyncio.create_task(loop.sock_sendall(near, bytes(size)))
+        while size > 0:
+            size -= len(await loop.sock_recv(far, 100_000))
+        await sending
+        await loop.sock_sendall(far, b"x")
+        await loop.sock_recv(near, 10)
+
+
 async def lookups_and_refusals(_aio, _contexts):
     loop = asyncio.get_running_loop()
     await loop.getaddrinfo("localhost", 80)
@@ -376,11 +399,14 @@ STORIES = [
     queues,
     timeouts,
     many_as_one,
-    tls,
-    refused_tls,
-    an_upgrade,
+    datagrams,
+    children,
+    pipes,
+    sockets,
+    sockets_of_a_class_of_the_programs,
 ]
-STORIES += [datagrams, children, pipes, sockets, lookups_and_refusals, a_sent_file, reports, what_is_never_awaited]
+STORIES += [lookups_and_refusals, a_sent_file, reports, what_is_never_awaited]
+STORIES_OF_TLS = [tls, tls_into_buffers, refused_tls, an_upgrade]
 
 
 # The count -----------------------------------------------------------------------------------------------------------
@@ -426,6 +452,12 @@ without_noise = pytest.mark.filterwarnings("ignore:sys._clear_type_cache:Depreca
 @without_noise
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__)
 def test_nothing_is_left_of(loop_factory, aio, contexts, story):
+    check_that_nothing_is_left(loop_factory, lambda: story(aio, contexts))
+
+
+@without_noise
+@pytest.mark.parametrize("story", STORIES_OF_TLS, ids=lambda story: story.__name__)
+def test_nothing_is_left_of_tls(loop_factory, aio, contexts, engine, story):
     check_that_nothing_is_left(loop_factory, lambda: story(aio, contexts))
 
 

@@ -193,6 +193,15 @@ impl Drop for Release {
     }
 }
 
+/// `object[offset:]`. Not with PyO3's `PySlice::new`: it never lets go of the numbers that it makes (0.30).
+pub(crate) fn tail(_py: Python<'_>, object: &Obj, offset: usize) -> RawResult<Obj> {
+    // SAFETY: alive; new or null with an exception.
+    unsafe {
+        let tail = ffi::PySequence_GetSlice(object.as_ptr(), offset as ffi::Py_ssize_t, ffi::Py_ssize_t::MAX);
+        Obj::from_owned(tail)
+    }
+}
+
 /// Whether `object` is a `bytearray` or a `memoryview`.
 pub(crate) fn is_mutable_buffer(object: &Obj) -> bool {
     // SAFETY: alive.

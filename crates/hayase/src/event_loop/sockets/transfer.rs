@@ -456,12 +456,7 @@ fn send_rest(
 }
 
 fn send_by_method(py: Python<'_>, sock: &Obj, data: &Obj, begin: usize) -> RawResult<Option<(usize, usize)>> {
-    let rest = if begin == 0 {
-        data.clone()
-    } else {
-        let slice = pyo3::types::PySlice::new(py, begin as isize, isize::MAX, 1);
-        to_raw(py, data.borrow(py).get_item(slice).map(Obj::from_bound))?
-    };
+    let rest = if begin == 0 { data.clone() } else { bytes::tail(py, data, begin)? };
     let Some(sent) = ask(py, sock, &SEND, &[&rest])? else {
         return Ok(None);
     };

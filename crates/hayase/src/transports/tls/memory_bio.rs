@@ -5,7 +5,7 @@
 //! would be an exception.
 
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyInt, PyMemoryView, PySlice};
+use pyo3::types::{PyDict, PyInt, PyMemoryView};
 
 use super::engine::{Progress, Received};
 use crate::interop::imports;
@@ -150,7 +150,9 @@ impl MemoryBio {
         if offset == 0 {
             return received(py, call::method(py, &self.driven(py), &READ, &[&count, buffer]));
         }
-        let rest = to_raw(py, rest_of(&buffer.borrow(py), offset))?;
+        // A slice of a `bytearray` would be a copy.
+        let view = to_raw(py, PyMemoryView::from(&buffer.borrow(py)))?;
+        let rest = bytes::tail(py, &Obj::from_any(view.as_any()), offset)?;
         received(py, call::method(py, &self.driven(py), &READ, &[&count, &rest]))
     }
 
@@ -213,13 +215,6 @@ fn held(py: Python<'_>, cell: &ObjCell) -> Obj {
 fn pending(py: Python<'_>, bio: &ObjCell) -> RawResult<usize> {
     let count = call::getattr(py, &held(py, bio), &PENDING)?;
     to_raw(py, count.borrow(py).extract())
-}
-
-/// `memoryview(buffer)[offset:]`: of a `bytearray`, a slice would be a copy.
-fn rest_of(buffer: &Bound<'_, PyAny>, offset: usize) -> PyResult<Obj> {
-    let py = buffer.py();
-    let view = PyMemoryView::from(buffer)?;
-    Ok(Obj::from_bound(view.get_item(PySlice::new(py, offset as isize, isize::MAX, 1))?))
 }
 
 fn received(py: Python<'_>, answer: RawResult<Obj>) -> RawResult<Received> {
