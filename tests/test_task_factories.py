@@ -232,6 +232,74 @@ def test_eager_start_can_be_asked_for_each_task(same_as_asyncio, eager):
 
 
 @since_3_12
+@pytest.mark.parametrize("kwargs", [{}, {"name": "given"}, {"name": None}, {"context": None}], ids=repr)
+def test_the_eager_task_factory_is_told_what_asyncio_tells_it(same_as_asyncio, kwargs):
+    def story(loop):
+        async def child():
+            # Before 3.14 a task gets its name after its first step.
+            first = asyncio.current_task().get_name() == "given"
+            await asyncio.sleep(0)
+            return first, asyncio.current_task().get_name() == "given"
+
+        async def main():
+            loop.set_task_factory(asyncio.eager_task_factory)
+            assert loop.get_task_factory() is asyncio.eager_task_factory
+            return await loop.create_task(child(), **kwargs)
+
+        return loop.run_until_complete(main())
+
+    same_as_asyncio(story)
+
+
+@since_3_12
+def test_the_eager_task_factory_schedules_while_the_loop_does_not_run(loop, run):
+    loop.set_task_factory(asyncio.eager_task_factory)
+    task = loop.create_task(answer("later"))
+    assert not task.done()
+    assert run(task) == "later"
+
+
+@since_3_12
+def test_the_eager_task_factory_can_be_taken_away_again(loop, run):
+    async def main():
+        loop.set_task_factory(asyncio.eager_task_factory)
+        assert loop.create_task(answer()).done()
+        loop.set_task_factory(None)
+        task = loop.create_task(answer())
+        assert not task.done()
+        await task
+        loop.set_task_factory(asyncio.create_eager_task_factory(asyncio.Task))
+        assert loop.create_task(answer()).done()
+
+    run(main())
+
+
+@since_3_14
+@pytest.mark.parametrize("eager", [True, False, None])
+def test_the_eager_task_factory_starts_a_task_later_on_request(same_as_asyncio, eager):
+    def story(loop):
+        async def main():
+            loop.set_task_factory(asyncio.eager_task_factory)
+            task = loop.create_task(answer(), eager_start=eager)
+            done = task.done()
+            await task
+            return done
+
+        return loop.run_until_complete(main())
+
+    same_as_asyncio(story)
+
+
+@since_3_12
+def test_what_is_no_coroutine_is_refused_by_the_eager_task_factory_too(same_as_asyncio):
+    def story(loop):
+        loop.set_task_factory(asyncio.eager_task_factory)
+        loop.create_task(1)
+
+    assert same_as_asyncio(story).error[0] is TypeError
+
+
+@since_3_12
 def test_an_exit_in_an_eager_first_step_passes_through(loop, asyncio_log):
     async def main():
         loop.set_task_factory(asyncio.eager_task_factory)

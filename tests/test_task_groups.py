@@ -489,6 +489,11 @@ def test_eager_tasks_are_taken_like_any_other(loop, run, aio):
         async with aio.TaskGroup() as group:
             assert group.create_task(at_once()).result() == 42
             group.create_task(answer())
+        async with aio.TaskGroup() as group:
+            assert group.create_task(at_once(asyncio.CancelledError())).cancelled()
+            slow = group.create_task(asyncio.sleep(0, "slow"))
+            assert not slow.done()
+        assert slow.result() == "slow"
         with pytest.raises(ExceptionGroup) as caught:
             async with aio.TaskGroup() as group:
                 group.create_task(at_once(ValueError("eager")))

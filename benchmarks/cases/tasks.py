@@ -20,6 +20,19 @@ async def task_await(count: int) -> None:
         await loop.create_task(nothing())
 
 
+async def task_eager(count: int) -> None:
+    """One task at a time, done when it is made: what `asyncio.eager_task_factory` (3.12) is for."""
+    loop = asyncio.get_running_loop()
+    if not hasattr(asyncio, "eager_task_factory"):
+        raise NotImplementedError("eager tasks came with 3.12")
+    loop.set_task_factory(asyncio.eager_task_factory)
+    try:
+        for _ in range(count):
+            await loop.create_task(nothing())
+    finally:
+        loop.set_task_factory(None)
+
+
 async def task_spawn(count: int) -> None:
     """All tasks are made before the first runs."""
     loop = asyncio.get_running_loop()
@@ -47,6 +60,7 @@ async def sleep0_1000_tasks(count: int) -> None:
 
 CASES: tuple[Case, ...] = (
     Timed("task_await", SUBJECT, task_await, 10_000),
+    Timed("task_eager", SUBJECT, task_eager, 10_000),
     Timed("task_spawn_100k", SUBJECT, task_spawn, 100_000),
     Timed("gather_10k", SUBJECT, gather, 10_000),
     Timed("sleep0_2_tasks", SUBJECT, sleep0_2_tasks, 50_000),

@@ -13,7 +13,8 @@ use super::{
     Arguments, Loop, connect, datagram, debug, exceptions, executor, pipes, resolve, run, serve, signals, sockets,
     start_tls, unix,
 };
-use crate::interop::{arguments, errors};
+use crate::interop::{arguments, errors, imports};
+use crate::raw::compat;
 use crate::raw::instance::Visitor;
 use crate::raw::obj::Obj;
 
@@ -105,6 +106,7 @@ impl Loop {
         if !factory.is_none() && !factory.is_callable() {
             return Err(PyTypeError::new_err("task factory must be a callable or None"));
         }
+        self.tasks_start_eagerly.set(compat::EAGER_TASKS && factory.is(imports::eager_task_factory(factory.py())?));
         self.task_factory.set((!factory.is_none()).then(|| Obj::from_any(factory)));
         Ok(())
     }

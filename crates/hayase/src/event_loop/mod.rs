@@ -56,6 +56,8 @@ pub(crate) struct Loop {
     slow_callback_duration: ObjCell,
     exception_handler: ObjCell,
     task_factory: ObjCell,
+    /// `task_factory` is `asyncio.eager_task_factory`.
+    tasks_start_eagerly: GilValue<bool>,
     default_executor: ObjCell,
     executor_was_shut_down: GilValue<bool>,
     asyncgens: ObjCell,
@@ -130,6 +132,7 @@ impl Loop {
             slow_callback_duration: ObjCell::empty(),
             exception_handler: ObjCell::empty(),
             task_factory: ObjCell::empty(),
+            tasks_start_eagerly: GilValue::new(false),
             default_executor: ObjCell::empty(),
             executor_was_shut_down: GilValue::new(false),
             asyncgens: ObjCell::empty(),

@@ -14,7 +14,7 @@ use crate::raw::call::{self, Name};
 use crate::raw::fastcall::{Args, FastMethod, Rest, add_method, type_error};
 use crate::raw::instance::Ref;
 use crate::raw::obj::Obj;
-use crate::raw::{RawResult, detached, to_raw};
+use crate::raw::{RawResult, compat, detached, to_raw};
 use crate::tasks;
 use crate::tasks::handle::{self, When};
 use crate::tasks::ready::Ready;
@@ -203,23 +203,34 @@ fn create_task(py: Python<'_>, this: &Obj, event_loop: &Loop, args: &Args<'_>) -
     args.require(py, &["coro"])?;
     let coroutine = args.get(0).expect("required");
     event_loop.runtime.scheduler.check_open(py)?;
-    if event_loop.task_factory.is_some() {
+    // What asyncio's eager factory makes, a native task does as well.
+    let by_factory = event_loop.task_factory.is_some();
+    if by_factory && !event_loop.tasks_start_eagerly.get() {
         return to_raw(py, from_factory(py, this, event_loop, &coroutine, args)).map(Obj::from_bound);
     }
     let ([name, context], eager) = if args.keyword_count() == 0 {
-        ([None, None], false)
-    } else if crate::raw::compat::CREATE_TASK_PASSES_KEYWORDS {
+        ([None, None], by_factory)
+    } else if compat::CREATE_TASK_PASSES_KEYWORDS {
         let [name, context, eager] = args.keywords(py, [&NAME, &CONTEXT, &EAGER_START])?;
         let eager = match eager {
             Some(eager) => to_raw(py, eager.borrow(py).is_truthy())?,
-            None => false,
+            None => by_factory,
         };
         ([name, context], eager)
     } else {
-        (args.keywords(py, [&NAME, &CONTEXT])?, false)
+        (args.keywords(py, [&NAME, &CONTEXT])?, by_factory)
     };
     let set = |value: Option<Obj>| value.filter(|value| !value.is_none());
-    tasks::task::make(py, event_loop.reference(this), coroutine, set(name), set(context), eager)
+    let (name, context) = (set(name), set(context));
+    if by_factory && !compat::CREATE_TASK_PASSES_KEYWORDS {
+        // The factory is not told the name.
+        let task = tasks::task::make(py, event_loop.reference(this), coroutine, None, context, eager)?;
+        if let Some(name) = name {
+            call::method(py, &task, &SET_NAME, &[&name])?;
+        }
+        return Ok(task);
+    }
+    tasks::task::make(py, event_loop.reference(this), coroutine, name, context, eager)
 }
 
 /// With a task factory: from 3.14 every keyword that was given goes to the factory; before, `context` if it is not
@@ -237,7 +248,7 @@ fn from_factory<'py>(
     for i in 0..args.keyword_count() {
         let (key, value) = args.keyword(i);
         let (key, value) = (key.into_bound(py), value.into_bound(py));
-        if crate::raw::compat::CREATE_TASK_PASSES_KEYWORDS {
+        if compat::CREATE_TASK_PASSES_KEYWORDS {
             keywords.set_item(key, value)?;
             continue;
         }
@@ -252,7 +263,7 @@ fn from_factory<'py>(
         }
     }
     let task = factory.call((this.borrow(py), coroutine.borrow(py)), Some(&keywords))?;
-    if !crate::raw::compat::CREATE_TASK_PASSES_KEYWORDS {
+    if !compat::CREATE_TASK_PASSES_KEYWORDS {
         set_task_name(py, &task, name)?;
     }
     Ok(task)

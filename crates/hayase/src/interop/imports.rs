@@ -63,6 +63,8 @@ imports! {
     task_base = "_asyncio"."Task";
     current_tasks = "_asyncio"."_current_tasks";
     current_task = "asyncio.tasks"."current_task";
+    /// Since 3.12.
+    eager_task_factory = "asyncio.tasks"."eager_task_factory";
     cancel_and_wait = "asyncio.tasks"."_cancel_and_wait";
     set_result_unless_cancelled = "asyncio.futures"."_set_result_unless_cancelled";
     round = "builtins"."round";

@@ -127,6 +127,9 @@ pub(crate) const ALL_TASKS_NAME: &str = if cfg!(Py_3_12) { "_scheduled_tasks" } 
 /// `Task(eager_start=...)` and `Task.get_context()` exist.
 pub(crate) const EAGER_TASKS: bool = cfg!(Py_3_12);
 
+/// A task that was done at once, because it started eagerly, is one of its `TaskGroup` until the next turn.
+pub(crate) const GROUPS_WAIT_FOR_DONE_TASKS: bool = cfg!(Py_3_14);
+
 /// `set_exception(StopIteration())` stores a RuntimeError instead of raising TypeError.
 pub(crate) const STOP_ITERATION_IS_WRAPPED: bool = cfg!(Py_3_13);
 

@@ -57,6 +57,12 @@ pub(crate) fn is_done(py: Python<'_>, future: &Obj) -> RawResult<bool> {
     }
 }
 
+/// Whether a future of ours is done and holds no exception.
+#[inline]
+pub(crate) fn is_done_without_error(future: &Obj) -> bool {
+    core_of(future).is_some_and(|core| matches!(core.state(), State::Result | State::Cancelled))
+}
+
 #[inline]
 pub(crate) fn is_cancelled(py: Python<'_>, future: &Obj) -> RawResult<bool> {
     match core_of(future) {

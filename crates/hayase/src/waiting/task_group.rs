@@ -355,6 +355,9 @@ fn adopt(py: Python<'_>, this: &Ref<TaskGroup>, made: Obj) -> RawResult<Obj> {
     {
         current::add_to_awaited_by(py, &made, &parent)?;
     }
+    if !compat::GROUPS_WAIT_FOR_DONE_TASKS && this.is_plain() && wait::is_done_without_error(&made) {
+        return Ok(made);
+    }
     let tasks = this.task_set(py)?;
     in_set(py, &tasks, |tasks| tasks.add(made.borrow(py)))?;
     this.hear_of(py, &made)?;
