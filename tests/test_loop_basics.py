@@ -413,12 +413,50 @@ def test_a_loop_dropped_without_closing_warns(loop_factory):
         gc.collect()
 
 
+@pytest.mark.oracle_differs("a loop of asyncio refers to itself, so that only the collector frees it")
+def test_a_loop_dropped_without_closing_is_freed_and_warns_at_once(loop_factory):
+    loop = loop_factory()
+    gone = weakref.ref(loop)
+    gc.disable()
+    try:
+        if loop_factory.is_hayase:
+            with pytest.warns(ResourceWarning, match="unclosed event loop"):
+                del loop
+        else:
+            del loop
+            assert gone() is not None
+            with pytest.warns(ResourceWarning, match="unclosed event loop"):
+                gc.collect()
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
 def test_the_loop_says_what_it_is(loop, turn):
     seen = []
     assert re.search(r"running=False closed=False debug=False", repr(loop))
     loop.call_soon(lambda: seen.append(repr(loop)))
     turn()
     assert "running=True closed=False debug=False" in seen[0]
+
+
+def test_methods_patched_in_the_loops_class_are_the_ones_that_are_called(loop, monkeypatch):
+    asked = []
+
+    async def getaddrinfo(_self, host, port, **_keywords):
+        asked.append((host, port))
+        raise OSError("no such name")
+
+    monkeypatch.setattr(type(loop), "getaddrinfo", getaddrinfo)
+    with pytest.raises(OSError, match="no such name"):
+        loop.run_until_complete(loop.create_connection(asyncio.Protocol, "a.test", 7))
+    assert asked == [("a.test", 7)]
+
+    async def create_connection(_self, *arguments):
+        return arguments
+
+    monkeypatch.setattr(type(loop), "create_connection", create_connection)
+    assert loop.run_until_complete(loop.create_connection("factory", "a.test", 7)) == ("factory", "a.test", 7)
 
 
 def test_a_subclass_of_the_loop_is_a_loop(loop_factory):
