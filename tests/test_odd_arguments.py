@@ -181,6 +181,14 @@ async def the_size_of_a_queue(aio, value):
     return taken([lambda: queue.maxsize, queue.full, put, put, put, queue.full, queue.get_nowait])
 
 
+# What is no number for its heap ends asyncio's loop later, if at all.
+@told_with({name: NUMBERS[name] for name in ("True", "1", "-1", "2.5", "inf", "-inf", "2**63", "Fraction", "Decimal")})
+async def the_time_of_a_timeout(aio, value):
+    timeout = aio.Timeout(value)
+    async with timeout:
+        return [timeout.when(), repr(timeout)]
+
+
 @told_with(EVERYTHING)
 async def what_wait_for_waits_for(aio, value):
     return await aio.wait_for(value, None)

@@ -300,7 +300,7 @@ fn repr(py: Python<'_>, this: &Ref<Timeout>) -> RawResult<Obj> {
         if when.is_none() {
             return Ok(" when=None".to_owned());
         }
-        Ok(format!(" when={}", imports::round(py)?.call1((when.into_bound(py), 3))?.repr()?))
+        Ok(format!(" when={}", imports::round(py)?.call1((when.into_bound(py), 3))?.str()?))
     };
     let when = to_raw(py, describe())?;
     Ok(Obj::from_bound(PyString::new(py, &format!("<Timeout [{}]{when}>", this.state.get().name()))))
