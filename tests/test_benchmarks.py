@@ -41,7 +41,10 @@ def shown(*values: float) -> Result:
 
 @pytest.mark.parametrize("case", TIMED, ids=lambda case: case.name)
 def test_a_timed_program_ends(case: Timed, loop: asyncio.AbstractEventLoop) -> None:
-    loop.run_until_complete(case.body(min(case.count, SMALL)))
+    try:
+        loop.run_until_complete(case.body(min(case.count, SMALL)))
+    except NotImplementedError as lacking:
+        pytest.skip(str(lacking))
 
 
 @pytest.mark.parametrize("case", CLIENTS, ids=lambda case: case.name)
