@@ -101,6 +101,113 @@ def test_pausing_in_connection_made_keeps_what_is_there_already(run):
     run(main())
 
 
+@pytest.mark.parametrize("late", [False, True], ids=["resumed before it comes", "resumed when it is there"])
+def test_reading_on_request_gets_every_message(run, late):
+    """As anyio's streams read: resume, wait, pause."""
+
+    async def main():
+        async with connected() as (near, far):
+            near.transport.pause_reading()
+            for number in range(50):
+                message = b"%d," % number
+                if late:
+                    far.transport.write(message)
+                    for _ in range(5):
+                        await asyncio.sleep(0)
+                    assert near.data == b""
+                near.transport.resume_reading()
+                if not late:
+                    far.transport.write(message)
+                await near.received(len(message))
+                near.transport.pause_reading()
+                assert near.data == message
+                near.data.clear()
+
+    run(main())
+
+
+def test_what_waits_for_a_paused_connection_does_not_keep_the_others_from_being_heard(run):
+    async def main():
+        async with connected() as (near, far), connected() as (other, others_peer):
+            for _ in range(3):
+                near.transport.pause_reading()
+                far.transport.write(b"waits")
+                others_peer.transport.write(b"heard")
+                await other.received(5)
+                other.data.clear()
+                assert near.data == b""
+                near.transport.resume_reading()
+                await near.received(5)
+                near.data.clear()
+
+    run(main())
+
+
+@pytest.mark.parametrize("end", ["close", "abort"])
+@pytest.mark.parametrize("something_came", [False, True], ids=["silent", "with data"])
+def test_a_paused_connection_ends_once_and_its_descriptor_is_free_for_the_next(run, end, something_came):
+    async def main():
+        for _ in range(3):
+            async with connected() as (near, far):
+                near.transport.pause_reading()
+                if something_came:
+                    far.transport.write(b"never read")
+                    for _ in range(5):
+                        await asyncio.sleep(0)
+                getattr(near.transport, end)()
+                await near.closed
+                assert near.events == ["connection_made", "connection_lost"]
+                near.transport.resume_reading()
+            async with connected() as (near, far):
+                far.transport.write(b"the next")
+                assert await near.received(8) == b"the next"
+
+    run(main())
+
+
+def test_a_paused_connection_that_also_writes_hears_of_both(run):
+    data = payload(3_000_000)
+
+    async def main():
+        async with connected() as (near, far):
+            far.transport.pause_reading()
+            near.transport.pause_reading()
+            near.transport.write(data)
+            far.transport.write(b"question")
+            for _ in range(5):
+                await asyncio.sleep(0)
+            near.transport.resume_reading()
+            assert await near.received(8) == b"question"
+            near.transport.pause_reading()
+            far.transport.resume_reading()
+            assert await far.received(len(data)) == data
+            near.data.clear()
+            near.transport.resume_reading()
+            far.transport.write(b"answer")
+            assert await near.received(6) == b"answer"
+
+    run(main())
+
+
+def test_a_watched_descriptor_of_a_paused_connection_goes_back_to_it(run, loop):
+    """As `loop.sendfile` needs it."""
+
+    async def main():
+        async with connected() as (near, far):
+            near.transport.pause_reading()
+            seen = loop.create_future()
+            with near.transport.get_extra_info("socket").dup() as twin:
+                loop.add_reader(twin, seen.set_result, None)
+                far.transport.write(b"both hear")
+                await seen
+                loop.remove_reader(twin)
+            assert near.data == b""
+            near.transport.resume_reading()
+            assert await near.received(9) == b"both hear"
+
+    run(main())
+
+
 # Back-pressure -------------------------------------------------------------------------------------------------------
 
 

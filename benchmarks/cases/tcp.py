@@ -23,6 +23,10 @@ async def serve_protocol(announce: Announce) -> None:
     await _serve(EchoProtocol, announce)
 
 
+async def serve_on_request(announce: Announce) -> None:
+    await _serve(RequestedEchoProtocol, announce)
+
+
 async def serve_buffered(announce: Announce) -> None:
     await _serve(BufferedEchoProtocol, announce)
 
@@ -48,6 +52,19 @@ class EchoProtocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.transport.write(data)
+
+
+class RequestedEchoProtocol(EchoProtocol):
+    """Reads on request, as anyio's streams do: resumes for one chunk, pauses when it is there."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.loop = asyncio.get_running_loop()
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.pause_reading()
+        self.transport.write(data)
+        self.loop.call_soon(self.transport.resume_reading)
 
 
 class BufferedEchoProtocol(asyncio.BufferedProtocol):
@@ -137,6 +154,7 @@ def _cases(way: str, serve: Serve) -> list[Case]:
 CASES: tuple[Case, ...] = (
     *_cases("protocol", serve_protocol),
     *_cases("buffered", serve_buffered),
+    _case("on_request", serve_on_request, "echo", 100, KIB),
     *_cases("streams", serve_streams),
     *(_case("streams_framed", serve_frames, "framed", 100, size_bytes) for size_bytes in FRAME_SIZES_BYTES),
     *(_case("streams_lines", serve_lines, "lines", 100, size_bytes) for size_bytes in FRAME_SIZES_BYTES),

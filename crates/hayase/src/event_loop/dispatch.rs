@@ -26,6 +26,11 @@ pub(super) fn ready(py: Python<'_>, event_loop: &Loop, token: Token, readable: b
         SlotKind::Listener => transports::server::listener::on_ready(py, &object),
         SlotKind::Waiter => transports::waiter::on_ready(py, &object),
         SlotKind::Handles => Watcher::on_ready(py, event_loop, &object, readable, writable),
+        SlotKind::Parked => {
+            // Not again before it is taken back: what waits would end every wait of the driver.
+            drop(event_loop.runtime.unwatch(py, token));
+            Ok(())
+        }
         SlotKind::Signals => super::signals::on_ready(py, event_loop),
     }
 }

@@ -84,7 +84,7 @@ impl Runtime {
         object: Obj,
     ) -> io::Result<Token> {
         let (token, before) = self.slots.with(py, |slots| {
-            let before = slots.token_of(fd).and_then(|before| slots.remove(before));
+            let before = slots.registered(fd).and_then(|before| slots.remove(before));
             (slots.insert(kind, object, fd, interest), before)
         });
         drop(before);
@@ -115,6 +115,16 @@ impl Runtime {
             }
             Some(known) => self.rewatch(py, known, interest),
         }
+    }
+
+    /// Leaves a registration to nobody, until its owner takes it back or something comes, which ends it ([`Runtime::unwatch`]).
+    pub(crate) fn park(&self, py: Python<'_>, token: Token) {
+        drop(self.slots.with(py, |slots| slots.park(token, Obj::none(py))));
+    }
+
+    /// Takes a parked registration back; whether it was still there.
+    pub(crate) fn unpark(&self, py: Python<'_>, token: Token, kind: SlotKind, object: Obj) -> bool {
+        self.slots.with(py, |slots| slots.unpark(token, kind, object)).is_some()
     }
 
     /// As [`Runtime::watch`], for the owner of the descriptor. Who was before it may still have a slot for the number: a transport

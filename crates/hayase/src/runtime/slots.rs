@@ -29,6 +29,8 @@ pub(crate) enum SlotKind {
     Handles,
     /// Native code that waits once for readiness (a connect in progress): a future to resolve.
     Waiter,
+    /// Of a stream transport whose reading is paused: still registered, but nobody's. See [`Slots::park`].
+    Parked,
     /// The socket pair through which the interpreter tells of signals; the loop's own, no object.
     Signals,
 }
@@ -119,8 +121,31 @@ impl Slots {
         Some(slot)
     }
 
+    /// Takes the object out of a slot, which stays registered: whoever pauses and resumes before anything came costs the kernel
+    /// nothing. To everybody else the descriptor is free.
+    pub(crate) fn park(&mut self, token: Token, nobody: Obj) -> Option<Obj> {
+        self.get(token)?;
+        let slot = self.places[token.0 as u32 as usize].slot.as_mut()?;
+        slot.kind = SlotKind::Parked;
+        Some(std::mem::replace(&mut slot.object, nobody))
+    }
+
+    /// Gives a parked slot its object back; hands out `nobody`. `None`: something came or somebody else needed the descriptor,
+    /// and the slot is gone.
+    pub(crate) fn unpark(&mut self, token: Token, kind: SlotKind, object: Obj) -> Option<Obj> {
+        self.get(token)?;
+        let slot = self.places[token.0 as u32 as usize].slot.as_mut()?;
+        slot.kind = kind;
+        Some(std::mem::replace(&mut slot.object, object))
+    }
+
     /// Who watches a descriptor.
     pub(crate) fn token_of(&self, fd: RawFd) -> Option<Token> {
+        self.registered(fd).filter(|&token| self.get(token).is_some_and(|slot| slot.kind != SlotKind::Parked))
+    }
+
+    /// The slot of a descriptor, parked or not.
+    pub(crate) fn registered(&self, fd: RawFd) -> Option<Token> {
         let token = *self.by_fd.get(usize::try_from(fd).ok()?)?;
         (token != NO_TOKEN).then_some(Token(token))
     }

@@ -7,7 +7,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
-use super::{Socket, StreamTransport, force_close, reporter, update_interest};
+use super::{Socket, StreamTransport, force_close, reporter, stop_reading, update_interest};
 use crate::interop::imports;
 use crate::raw::call::{self, Name};
 use crate::raw::cell::ObjCell;
@@ -36,7 +36,7 @@ impl StreamTransport {
             return Ok(());
         }
         transport.paused.set(true);
-        to_py(slf.py(), update_interest(slf))?;
+        to_py(slf.py(), stop_reading(slf))?;
         reporter(slf).log_debug("debug", "%r pauses reading")
     }
 

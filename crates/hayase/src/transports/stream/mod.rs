@@ -58,6 +58,8 @@ pub(crate) struct StreamTransport {
     pub(super) fd: RawFd,
     socket: GilCell<Socket>,
     token: GilValue<Option<Token>>,
+    /// The slot of the token is parked: reading is paused, nothing else is waited for.
+    parked: GilValue<bool>,
     pub(super) protocol: ObjCell,
     /// A copy of the context in which the transport was made; its callbacks run in it.
     context: KeptContext,
@@ -131,6 +133,7 @@ pub(crate) fn make<'py>(
             fd: parts.fd,
             socket: GilCell::new(parts.socket),
             token: GilValue::new(None),
+            parked: GilValue::new(false),
             protocol: ObjCell::new(Some(Obj::from_any(parts.protocol))),
             context: parts.context,
             server: ObjCell::new(parts.server.map(|server| Obj::from_any(server.as_any()))),
@@ -258,6 +261,16 @@ impl StreamTransport {
         self.context.run_in(py, body).expect("there is one")?
     }
 
+    /// Makes the slot of the token this transport's again, or forgets the token if there is none any more.
+    fn unpark(&self, this: &Bound<'_, StreamTransport>) {
+        if self.parked.replace(false)
+            && let Some(token) = self.token.get()
+            && !self.runtime.unpark(this.py(), token, SlotKind::Stream, Obj::from_any(this.as_any()))
+        {
+            self.token.set(None);
+        }
+    }
+
     /// Closes the descriptor and lets go of everybody.
     fn release(&self, py: Python<'_>) -> PyResult<()> {
         let closed = self.close_socket(py);
@@ -269,10 +282,14 @@ impl StreamTransport {
     }
 
     fn close_socket(&self, py: Python<'_>) -> PyResult<()> {
+        // Of a paused transport that nobody holds: it is parked.
+        if let Some(token) = self.token.replace(None) {
+            drop(self.runtime.unwatch(py, token));
+        }
         // Who has the other end hears of it.
         self.runtime.driver.stir();
         match self.socket.with(py, |socket| std::mem::replace(socket, Socket::Closed)) {
-            // Not watched any more: the slot was given up when `connection_lost` was scheduled.
+            // Not watched any more: the slot was given up when `connection_lost` was scheduled, or above.
             Socket::Native(fd) => drop(fd),
             Socket::Python(socket) => drop(socket.borrow(py).call_method0("close")?),
             Socket::Closed => {}
@@ -332,10 +349,25 @@ impl StreamTransport {
     }
 }
 
+/// Reading was paused. Programs that read on request pause after every read and resume before the next, as anyio does: so the
+/// registration is parked, not ended.
+pub(super) fn stop_reading(this: &Bound<'_, StreamTransport>) -> RawResult<()> {
+    let transport = this.get();
+    match transport.token.get() {
+        Some(token) if !transport.waits_for_writable.get() => {
+            transport.parked.set(true);
+            transport.runtime.park(this.py(), token);
+            Ok(())
+        }
+        _ => update_interest(this),
+    }
+}
+
 /// Tells the driver what is waited for now.
 pub(super) fn update_interest(this: &Bound<'_, StreamTransport>) -> RawResult<()> {
     let py = this.py();
     let transport = this.get();
+    transport.unpark(this);
     let mut interest = Interest::NONE;
     if transport.wants_to_read() {
         interest = interest | Interest::READABLE;
