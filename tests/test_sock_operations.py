@@ -8,8 +8,8 @@ import random
 import select
 import signal
 import socket
-import sys
 import ssl
+import sys
 import threading
 import time
 import warnings
