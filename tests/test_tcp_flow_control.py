@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import pathlib
+import re
 
 import pytest
 from recording import BOTH_PROTOCOLS, Recording, connected, payload
@@ -122,6 +125,34 @@ def test_reading_on_request_gets_every_message(run, late):
                 near.transport.pause_reading()
                 assert near.data == message
                 near.data.clear()
+
+    run(main())
+
+
+def is_registered(fd):
+    """Whether an epoll of this process has the descriptor, as /proc tells it."""
+    epolls = [entry.name for entry in os.scandir("/proc/self/fd") if "eventpoll" in os.readlink(entry.path)]
+    texts = [pathlib.Path(f"/proc/self/fdinfo/{epoll}").read_text() for epoll in epolls]
+    return any(re.search(rf"^tfd: +{fd} ", text, re.MULTILINE) for text in texts)
+
+
+@pytest.mark.hayase_only("asyncio tells the kernel of every pause at once; programs see no difference")
+def test_a_paused_connection_stays_registered_until_something_comes(run):
+    async def main():
+        async with connected() as (near, far):
+            fd = near.transport.get_extra_info("socket").fileno()
+            await asyncio.sleep(0)
+            assert is_registered(fd)
+            near.transport.pause_reading()
+            await asyncio.sleep(0)
+            assert is_registered(fd)
+            far.transport.write(b"waits")
+            while is_registered(fd):
+                await asyncio.sleep(0)
+            assert near.data == b""
+            near.transport.resume_reading()
+            assert is_registered(fd)
+            assert await near.received(5) == b"waits"
 
     run(main())
 

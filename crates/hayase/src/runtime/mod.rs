@@ -119,12 +119,13 @@ impl Runtime {
 
     /// Leaves a registration to nobody, until its owner takes it back or something comes, which ends it ([`Runtime::unwatch`]).
     pub(crate) fn park(&self, py: Python<'_>, token: Token) {
-        drop(self.slots.with(py, |slots| slots.park(token, Obj::none(py))));
+        drop(self.slots.with(py, |slots| slots.replace(token, SlotKind::Parked, Obj::none(py))));
     }
 
-    /// Takes a parked registration back; whether it was still there.
+    /// Takes a parked registration back; whether it was still there: something may have come, or somebody else needed the
+    /// descriptor.
     pub(crate) fn unpark(&self, py: Python<'_>, token: Token, kind: SlotKind, object: Obj) -> bool {
-        self.slots.with(py, |slots| slots.unpark(token, kind, object)).is_some()
+        self.slots.with(py, |slots| slots.replace(token, kind, object)).is_some()
     }
 
     /// As [`Runtime::watch`], for the owner of the descriptor. Who was before it may still have a slot for the number: a transport

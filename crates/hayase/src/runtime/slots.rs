@@ -29,7 +29,8 @@ pub(crate) enum SlotKind {
     Handles,
     /// Native code that waits once for readiness (a connect in progress): a future to resolve.
     Waiter,
-    /// Of a stream transport whose reading is paused: still registered, but nobody's. See [`Slots::park`].
+    /// Of a stream transport whose reading is paused: still registered, so that pausing and resuming before anything comes costs
+    /// the kernel nothing, but without its object; to everybody else the descriptor is free.
     Parked,
     /// The socket pair through which the interpreter tells of signals; the loop's own, no object.
     Signals,
@@ -121,18 +122,8 @@ impl Slots {
         Some(slot)
     }
 
-    /// Takes the object out of a slot, which stays registered: whoever pauses and resumes before anything came costs the kernel
-    /// nothing. To everybody else the descriptor is free.
-    pub(crate) fn park(&mut self, token: Token, nobody: Obj) -> Option<Obj> {
-        self.get(token)?;
-        let slot = self.places[token.0 as u32 as usize].slot.as_mut()?;
-        slot.kind = SlotKind::Parked;
-        Some(std::mem::replace(&mut slot.object, nobody))
-    }
-
-    /// Gives a parked slot its object back; hands out `nobody`. `None`: something came or somebody else needed the descriptor,
-    /// and the slot is gone.
-    pub(crate) fn unpark(&mut self, token: Token, kind: SlotKind, object: Obj) -> Option<Obj> {
+    /// Puts another object into a slot, which stays registered, and hands out the one before. `None`: the slot is gone.
+    pub(crate) fn replace(&mut self, token: Token, kind: SlotKind, object: Obj) -> Option<Obj> {
         self.get(token)?;
         let slot = self.places[token.0 as u32 as usize].slot.as_mut()?;
         slot.kind = kind;

@@ -6,7 +6,8 @@
 //!
 //! Must stay true
 //! - `connection_lost` is called exactly once, through the ready queue, and nothing of the protocol after it.
-//! - The slot exists exactly while something is waited for; it is what keeps a transport alive that nobody holds.
+//! - The slot holds the transport exactly while something is waited for; that keeps a transport alive that nobody holds.
+//!   While reading is paused it may be parked: registered, and nobody's.
 //! - The descriptor has one owner: `socket`. It is closed after `connection_lost`, or when the transport dies.
 //! - No cell is open while Python code runs.
 
