@@ -263,8 +263,8 @@ fn run_done_callback(
     future: &Obj,
     context: Obj,
 ) -> RawResult<()> {
-    let argument = asyncio_task::argument(py, callback, future)?;
-    match context::run_in(py, &context, || call::call1(py, callback, &argument)) {
+    let call = || call::call1(py, callback, &asyncio_task::argument(py, callback, future)?);
+    match context::run_in(py, &context, call) {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(raised)) | Err(raised) => report(py, this, event_loop, callback, future, Some(context), raised),
     }
