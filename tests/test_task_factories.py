@@ -263,10 +263,12 @@ def test_the_eager_task_factory_schedules_while_the_loop_does_not_run(loop, run)
 def test_the_eager_task_factory_can_be_taken_away_again(loop, run):
     async def main():
         loop.set_task_factory(asyncio.eager_task_factory)
-        assert loop.create_task(answer()).done()
+        eager = loop.create_task(answer())
+        assert eager.done()
         loop.set_task_factory(None)
         task = loop.create_task(answer())
         assert not task.done()
+        assert type(eager) is type(task)
         await task
         loop.set_task_factory(asyncio.create_eager_task_factory(asyncio.Task))
         assert loop.create_task(answer()).done()

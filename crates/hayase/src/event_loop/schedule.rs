@@ -221,16 +221,14 @@ fn create_task(py: Python<'_>, this: &Obj, event_loop: &Loop, args: &Args<'_>) -
         (args.keywords(py, [&NAME, &CONTEXT])?, by_factory)
     };
     let set = |value: Option<Obj>| value.filter(|value| !value.is_none());
-    let (name, context) = (set(name), set(context));
-    if by_factory && !compat::CREATE_TASK_PASSES_KEYWORDS {
-        // The factory is not told the name.
-        let task = tasks::task::make(py, event_loop.reference(this), coroutine, None, context, eager)?;
-        if let Some(name) = name {
-            call::method(py, &task, &SET_NAME, &[&name])?;
-        }
-        return Ok(task);
+    let mut name = set(name);
+    // Before 3.14 a factory is not told the name.
+    let name_for_later = if by_factory && !compat::CREATE_TASK_PASSES_KEYWORDS { name.take() } else { None };
+    let task = tasks::task::make(py, event_loop.reference(this), coroutine, name, set(context), eager)?;
+    if let Some(name) = name_for_later {
+        call::method(py, &task, &SET_NAME, &[&name])?;
     }
-    tasks::task::make(py, event_loop.reference(this), coroutine, name, context, eager)
+    Ok(task)
 }
 
 /// With a task factory: from 3.14 every keyword that was given goes to the factory; before, `context` if it is not
